@@ -1,0 +1,44 @@
+"""What one transaction has to write, gathered per saga by `fold`; each table module writes its own part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from saga_worker.saga.inputs import Effect
+from saga_worker.saga.instance import Instance
+from saga_worker.saga.rows import RowChange
+from saga_worker.saga.transitions import Status
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRow:
+    """One applied input."""
+
+    revision: int
+    definition_version: int
+    input_kind: str  # event | reply | timer | operator
+    consumer: str
+    source: str
+    message_id: str
+    inbox_id: int | None  # None: a timer
+    decided_at: datetime
+    from_status: Status | None
+    to_status: Status
+    sent: tuple[int, ...]  # seqs put into the outbox by this input
+    timers: tuple[str, ...]  # "name:epoch" armed by this input
+
+
+@dataclass(slots=True)
+class SagaChange:
+    """Everything that becomes of one locked saga in one transaction."""
+
+    ref: UUID
+    before: Instance | None
+    after: Instance | None
+    journal: list[JournalRow] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    rows: list[RowChange] = field(default_factory=list)
+    wake_at: datetime | None = None  # lower the wake row to this, if set
+    clear_wake: bool = False  # the saga has no timer that may fire: delete its wake row

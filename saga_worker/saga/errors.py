@@ -1,0 +1,44 @@
+"""Every error this package raises on purpose, each class saying whose fault it is and what happens next."""
+
+from __future__ import annotations
+
+
+class SagaWorkerError(Exception):
+    """Root of the tree."""
+
+
+class DefinitionError(SagaWorkerError):
+    """The author's: a definition that cannot work. The process refuses to start (exit code 2)."""
+
+
+class ConfigurationError(SagaWorkerError):
+    """The operator's: a setting or a file is wrong. The process refuses to start (exit code 2)."""
+
+
+class PoisonMessage(SagaWorkerError):
+    """The sender's: the message is wrong and stays wrong. It is stored as a dead letter with `reason`.
+
+    `reason` is a code (`schema_mismatch`, `bad_key`, …); the text says what and where, without values.
+    """
+
+    def __init__(self, reason: str, error: str) -> None:
+        super().__init__(error)
+        self.reason = reason
+        self.error = error
+
+
+class IllegalTransition(SagaWorkerError):
+    """Ours: a decision asked for a status change that the table does not allow. The transaction is rolled back."""
+
+    def __init__(self, current: str, target: str) -> None:
+        super().__init__(f"A saga cannot go from {current} to {target}; please report this with its journal.")
+        self.current = current
+        self.target = target
+
+
+class LeaseLost(SagaWorkerError):
+    """Nobody's: another worker has written first. The transaction is rolled back and the work left to the other."""
+
+
+class SchemaMismatch(SagaWorkerError):
+    """The operator's: the database schema does not fit this release; `saga-worker db upgrade` mends it."""
