@@ -140,9 +140,10 @@ class Settings(BaseSettings):
 
     def describe(self) -> dict[str, object]:
         """Every setting in a form that may be shown: of a URL only user, host and database (or vhost)."""
-        shown = {name: getattr(self, name) for name in type(self).model_fields}
-        shown["schema"] = shown.pop("schema_")
-        return shown | {name: describe_url(shown[name].get_secret_value()) for name in ("database_url", "amqp_url")}
+        shown: dict[str, object] = {name.rstrip("_"): getattr(self, name) for name in type(self).model_fields}
+        for name, url in (("database_url", self.database_url), ("amqp_url", self.amqp_url)):
+            shown[name] = describe_url(url.get_secret_value())
+        return shown
 
     def secrets(self) -> tuple[str, ...]:
         """What must never be printed: the passwords inside the URLs, as written and decoded."""

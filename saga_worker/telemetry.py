@@ -1,0 +1,246 @@
+"""The names under which the outside sees this process: log events, log fields, metrics. One place, one spelling.
+
+Stages log with the standard library (`logger.info(EVENT, extra={FIELD: …})`) and count on `metrics`; nothing here
+does I/O. `configure_logging` is for the command line only: a program that embeds a worker keeps its own logging.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from enum import StrEnum
+from typing import Any, Final, TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from saga_worker import __version__
+
+PACKAGE_LOGGER: Final = "saga_worker"
+
+
+class Event(StrEnum):
+    """What a log line is about: its message."""
+
+    WORKER_STARTED = "worker_started"
+    WORKER_READY = "worker_ready"
+    WORKER_DRAINING = "worker_draining"
+    WORKER_STOPPED = "worker_stopped"
+    WORKER_LEASE_LOST = "worker_lease_lost"
+    WORKER_EXPIRED = "worker_expired"
+    STAGE_FAILED = "stage_failed"
+    DATABASE_LOST = "database_lost"
+    DATABASE_BACK = "database_back"
+    COMMIT_UNKNOWN = "commit_unknown"
+    BROKER_LOST = "broker_lost"
+    BROKER_BACK = "broker_back"
+    BROKER_BLOCKED = "broker_blocked"
+    DELIVERY_REFUSED = "delivery_refused"
+    ROUTES_CHANGED = "routes_changed"
+    SAGA_ATTENTION = "saga_attention"
+    HANDLER_RAISED = "handler_raised"
+    ROW_DEAD = "row_dead"
+    ROW_SUSPECT = "row_suspect"
+    OUTBOX_REFUSED = "outbox_refused"
+    OUTBOX_QUARANTINED = "outbox_quarantined"
+    OUTBOX_TAKEN_OVER = "outbox_taken_over"
+    RETENTION = "retention"
+    SETTING_UNKNOWN = "setting_unknown"
+    HEALTH_SERVED = "health_served"
+
+
+class Field(StrEnum):
+    """Names of the fields beside an event. Ids and codes only: no payload, no header, no URL."""
+
+    WORKER = "worker"
+    DEFINITION = "definition"
+    SAGA = "saga"
+    REF = "ref"
+    STEP = "step"
+    MESSAGE_ID = "message_id"
+    CORRELATION_ID = "correlation_id"
+    SOURCE = "source"
+    TYPE = "type"
+    INBOX_ID = "inbox_id"
+    DESTINATION = "destination"
+    REASON = "reason"
+    ERROR = "error"
+    ATTEMPT = "attempt"
+    COUNT = "count"
+    SECONDS = "seconds"
+    STAGE = "stage"
+
+
+class Metrics:
+    """Every metric of one process. Labels come from closed sets or from definitions, never from message contents."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def name(text: str) -> str:
+            return "saga_worker_" + text
+
+        self.registry = registry
+        self.received = Counter(
+            name("inbox_received"), "Deliveries stored as new rows.", ["consumer"], registry=registry
+        )
+        self.duplicates = Counter(
+            name("inbox_duplicates"), "Deliveries that were already stored; acknowledged.", registry=registry
+        )
+        self.settled = Counter(
+            name("inbox_settled"), "Rows that left `ready`, by the state they took.", ["consumer", "state"],
+            registry=registry,
+        )  # fmt: skip
+        self.dead = Counter(
+            name("inbox_dead"), "Rows that became dead letters.", ["consumer", "reason"], registry=registry
+        )
+        self.unacknowledged = Gauge(
+            name("deliveries_unacknowledged"), "Deliveries in hand: not yet acknowledged.", registry=registry
+        )
+        self.transaction_seconds = Histogram(
+            name("transaction_seconds"), "Time of one transaction over a batch of sagas.", ["path"],
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5), registry=registry,
+        )  # fmt: skip
+        self.transaction_sagas = Histogram(
+            name("transaction_sagas"), "Sagas in one transaction.", ["path"],
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200), registry=registry,
+        )  # fmt: skip
+        self.transaction_retries = Counter(
+            name("transaction_retries"), "Transactions repeated after a transient error.", ["error"], registry=registry
+        )
+        self.inputs_applied = Counter(
+            name("inputs_applied"), "Inputs applied to sagas: the journal's rows.", ["definition", "kind"],
+            registry=registry,
+        )  # fmt: skip
+        self.started = Counter(name("sagas_started"), "Sagas started.", ["definition"], registry=registry)
+        self.finished = Counter(
+            name("sagas_finished"), "Sagas that took a final status.", ["definition", "status"], registry=registry
+        )
+        self.published = Counter(
+            name("outbox_published"),
+            "Publishes from the outbox, by the broker's answer.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.outbox_in_memory = Gauge(
+            name("outbox_in_memory"),
+            "Committed messages in this process's hands, not yet confirmed.",
+            registry=registry,
+        )
+        self.broker_connections = Counter(
+            name("broker_connections"), "Connections made to RabbitMQ; more than one is a reconnect.", ["name"],
+            registry=registry,
+        )  # fmt: skip
+        self.stage_failures = Counter(
+            name("stage_failures"), "Passes of a background stage that failed and were repeated.", ["stage"],
+            registry=registry,
+        )  # fmt: skip
+        self._name_gauges(registry)
+        Info(name("build"), "The release that runs.", registry=registry).info({"version": __version__})
+
+    def _name_gauges(self, registry: CollectorRegistry) -> None:
+        """Figures of the whole installation, read from the database by `admin.gauges`, the same in every process."""
+        self.inbox_rows = Gauge(
+            "saga_worker_inbox_rows", "Rows that are not settled, by state.", ["state"], registry=registry
+        )
+        self.inbox_oldest_seconds = Gauge(
+            "saga_worker_inbox_oldest_ready_seconds", "Age of the oldest ready row; 0 when there is none.",
+            registry=registry,
+        )  # fmt: skip
+        self.outbox_rows = Gauge("saga_worker_outbox_rows", "Committed messages not yet confirmed.", registry=registry)
+        self.outbox_failing = Gauge(
+            "saga_worker_outbox_failing", "Outbox rows that were refused at least once.", registry=registry
+        )
+        self.attention = Gauge("saga_worker_sagas_attention", "Sagas that ask for an operator.", registry=registry)
+        self.stuck = Gauge(
+            "saga_worker_sagas_stuck",
+            "Open sagas with no reason to move; anything but 0 is a defect.",
+            registry=registry,
+        )
+
+
+REGISTRY: Final = CollectorRegistry()
+metrics: Final = Metrics(REGISTRY)
+
+
+# C0 and C1 controls, DEL, and what reorders or breaks a line on a terminal: bidi marks, line separators, BOM,
+# and surrogates, which no terminal can encode.
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
+MAXIMUM_TEXT: Final = 2_000
+
+
+def escape_controls(text: str) -> str:
+    """`text` with everything that could act on a terminal or start a line written as an escape."""
+    return _CONTROLS.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
+    """A function that writes `***` for each of `secrets`."""
+    known = [secret for secret in secrets if secret]
+    if not known:
+        return lambda text: text
+    pattern = re.compile("|".join(re.escape(secret) for secret in sorted(known, key=len, reverse=True)))
+    return lambda text: pattern.sub("***", text)
+
+
+def configure_logging(
+    level: str, format_: str, *, secrets: Iterable[str] = (), stream: TextIO | None = None
+) -> logging.Handler:
+    """Send all logging of the process to `stream` (stderr) in one form; returns the handler, for tests to remove.
+
+    Every text is cut, redacted and escaped before it is rendered: an id with a line feed stays one line.
+    """
+    import sys
+
+    import structlog
+
+    stream = sys.stderr if stream is None else stream
+    clean = redactor(secrets)
+    final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    final += [structlog.processors.format_exc_info, _cleaner(clean)]
+    if format_ == "json":
+        final.append(structlog.processors.JSONRenderer(default=str, sort_keys=False))
+    else:
+        final.append(
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+            )
+        )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.ExtraAdder(),
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+            ],
+            processors=final,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)  # other libraries: only what matters
+    logging.getLogger(PACKAGE_LOGGER).setLevel(level.upper())
+    return handler
+
+
+def _cleaner(redact: Callable[[str], str]) -> Callable[[Any, str, MutableMapping[str, Any]], Mapping[str, Any]]:
+    def clean_event(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        return {escape_controls(str(key)): _clean(key, value, redact) for key, value in event.items()}
+
+    return clean_event
+
+
+def _clean(key: str, value: object, redact: Callable[[str], str]) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = redact(str(value))
+    if key == "exception":
+        return "\n".join(escape_controls(line) for line in text.splitlines())
+    if len(text) > MAXIMUM_TEXT:
+        text = f"{text[:MAXIMUM_TEXT]}… ({len(text)} characters)"
+    return escape_controls(text)
