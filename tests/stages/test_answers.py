@@ -46,7 +46,7 @@ def test_a_refusal_has_no_effect_and_nothing_to_undo() -> None:
 
 
 def test_a_restarted_participant_recalls_what_it_answered_and_took_back() -> None:
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"message_id": "a.1", "undoes": None, "answer": {"type": "charged", "data": {"payment": "p"}}},
         {"message_id": "b.2", "undoes": "b.1", "answer": {"type": "done", "data": {}, "acted": False}},
     ]
