@@ -1,0 +1,274 @@
+"""One supervised AMQP connection.
+
+Takes the URL and the two steps of its user (`on_up`: channels, topology, consumers; `on_down`: what was open is
+gone) and builds connection and channels anew, with back-off and jitter, until it is closed. Any fault of any part
+tears the whole connection down: there is one way to recover, and it is the one that is exercised every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, cast
+
+import aio_pika
+from aio_pika.abc import AbstractChannel
+from aiormq.channel import Channel as UnderlayChannel
+from aiormq.connection import Connection as UnderlayConnection
+from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
+from yarl import URL
+
+from saga_worker.broker.wire import FrameSink, Tap
+from saga_worker.saga.errors import ConfigurationError, SagaWorkerError
+from saga_worker.telemetry import Event, Field
+
+log = logging.getLogger(__name__)
+# The libraries report every lost connection with a traceback; the supervisor says it in one line.
+for _library in ("aiormq", "aio_pika"):
+    logging.getLogger(_library).setLevel(logging.CRITICAL)
+
+HEARTBEAT_SECONDS: Final = 10
+NOT_ALLOWED: Final = 530
+STEP_TIMEOUT_SECONDS: Final = 10.0
+_CLOSE_TIMEOUT_SECONDS: Final = 3.0
+_FIRST_DELAY_SECONDS: Final = 0.1
+_LONGEST_DELAY_SECONDS: Final = 5.0
+_STABLE_SECONDS: Final = 5.0
+_BROKER_FAULTS: Final = (AMQPError, OSError, TimeoutError, RuntimeError, asyncio.InvalidStateError)
+
+
+class BrokerUnavailable(SagaWorkerError):
+    """Nobody's: RabbitMQ cannot be reached right now. Retried in the background; the command line says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """Why a session ended. `is_accusation`: the broker closed it because of something that was sent."""
+
+    text: str
+    code: int = 0
+
+    @property
+    def is_accusation(self) -> bool:
+        return self.code not in (0, 200, 320)
+
+
+class Session:
+    """One living connection: from connected to the first fault."""
+
+    def __init__(self, pika: aio_pika.Connection, tap: Tap) -> None:
+        self._pika = pika
+        self.tap = tap
+        self.closed: asyncio.Future[Closure] = asyncio.get_running_loop().create_future()
+        self._transport().closing.add_done_callback(lambda _: self._connection_closed())
+
+    def _transport(self) -> UnderlayConnection:
+        assert self._pika.transport is not None
+        return cast(UnderlayConnection, self._pika.transport.connection)
+
+    @property
+    def is_alive(self) -> bool:
+        return not self.closed.done() and self.tap.is_connected
+
+    @property
+    def frame_max(self) -> int:
+        return self._transport().connection_tune.frame_max
+
+    async def channel(self) -> AbstractChannel:
+        """A new channel with publisher confirms on."""
+        async with asyncio.timeout(STEP_TIMEOUT_SECONDS):
+            return await self._pika.channel(publisher_confirms=True)
+
+    async def tapped_channel(self, sink_of: Callable[[int], FrameSink]) -> UnderlayChannel:
+        """A new channel whose hot frames go to `sink_of(its number)`."""
+        channel = cast(UnderlayChannel, await (await self.channel()).get_underlay_channel())
+        self.tap.sinks[channel.number] = sink_of(channel.number)
+        return channel
+
+    def fail(self, closure: Closure) -> None:
+        """Give this session up; the supervisor builds the next one."""
+        if not self.closed.done():
+            self.closed.set_result(closure)
+
+    def _connection_closed(self) -> None:
+        code, text = self.tap.closed_by_broker or (0, "the connection was lost")
+        self.fail(Closure(text, code))
+
+    async def close(self) -> None:
+        """Say farewell if the broker still listens, and free the socket in any case."""
+        if self.closed.done() and self.tap.closed_by_broker is None:
+            self.tap.abort()
+        self.fail(Closure("closed by us"))
+        with suppress(*_BROKER_FAULTS, asyncio.CancelledError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
+                await self._pika.close()
+        self.tap.abort()
+
+
+class BrokerConnection:
+    """Supervises one connection to RabbitMQ. `name` is shown in its management page and in our log."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = _checked(url).update_query(heartbeat=str(HEARTBEAT_SECONDS), name=f"saga_worker {name}")
+        self.name = name
+        self._on_up: Callable[[Session], Awaitable[None]] | None = None
+        self._on_down: Callable[[Closure], None] | None = None
+        self._session: Session | None = None
+        self._up = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+        self._first_attempt: asyncio.Future[None] | None = None
+
+    @property
+    def place(self) -> str:
+        """The broker for log lines and sentences: no password."""
+        return f"{self._url.host}:{self._url.port or ''}{self._url.path}"
+
+    @property
+    def session(self) -> Session | None:
+        """The living session, if `on_up` has finished for it."""
+        return self._session if self._session is not None and self._session.is_alive and self.is_up else None
+
+    @property
+    def is_up(self) -> bool:
+        return self._up.is_set()
+
+    async def start(self, on_up: Callable[[Session], Awaitable[None]], on_down: Callable[[Closure], None]) -> None:
+        """Begin; returns after the first attempt, whether or not the broker was there.
+
+        Raises `ConfigurationError` when the broker answered and no later attempt can go better.
+        """
+        self._on_up, self._on_down = on_up, on_down
+        self._first_attempt = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._supervise(), name=f"broker connection {self.name}")
+        try:
+            await asyncio.shield(self._first_attempt)
+        except ConfigurationError:
+            await self.close()
+            raise
+
+    async def ready(self, timeout_seconds: float) -> None:
+        """Wait until the connection is usable; raises `BrokerUnavailable`."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._up.wait()
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"RabbitMQ at {self.place} could not be reached within {timeout_seconds:g} s;"
+                " check that it runs and that SAGA_WORKER_AMQP_URL names it."
+            ) from None
+
+    def reconnect(self, reason: str) -> None:
+        """Give up the present session, if any."""
+        if self._session is not None:
+            self._session.fail(Closure(reason))
+
+    async def close(self) -> None:
+        self._stopping = True
+        self.reconnect("closed by us")
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _supervise(self) -> None:
+        failures = 0
+        while not self._stopping:
+            started_at = asyncio.get_running_loop().time()
+            closure = await self._run_session()
+            lasted = asyncio.get_running_loop().time() - started_at
+            failures = 0 if lasted > _STABLE_SECONDS else failures + 1
+            if not self._stopping:
+                delay = _delay(failures)
+                log.warning(Event.BROKER_LOST, extra=self._fields(closure.text, delay))
+                await asyncio.sleep(delay)
+
+    async def _run_session(self) -> Closure:
+        """One session from connect to its end; always leaves everything closed."""
+        assert self._on_up is not None and self._on_down is not None
+        session = None
+        try:
+            session = self._session = await self._connect()
+            await self._on_up(session)
+            self._up.set()
+            self._first_attempt_done(None)
+            log.info(Event.BROKER_BACK, extra={Field.STAGE: self.name})
+            closure = await session.closed
+        except ConfigurationError as error:
+            self._first_attempt_done(error)
+            closure = Closure(str(error))
+        except _BROKER_FAULTS as error:
+            closure = self._closure_of(session, error)
+            self._first_attempt_done(None)
+        finally:
+            self._up.clear()
+            self._session = None
+            if session is not None:
+                await session.close()
+        self._on_down(closure)
+        return closure
+
+    def _fields(self, error: str, delay: float) -> dict[str, object]:
+        return {Field.STAGE: self.name, Field.ERROR: f"{self.place}: {error}", Field.SECONDS: round(delay, 2)}
+
+    def _closure_of(self, session: Session | None, error: BaseException) -> Closure:
+        if session is not None and session.closed.done():
+            return session.closed.result()
+        if session is not None and session.tap.closed_by_broker is not None:
+            code, text = session.tap.closed_by_broker
+            return Closure(text, code)
+        return Closure(str(error) or type(error).__name__)
+
+    def _first_attempt_done(self, error: ConfigurationError | None) -> None:
+        if self._first_attempt is None or self._first_attempt.done():
+            if error is not None:
+                log.error(Event.BROKER_LOST, extra={Field.STAGE: self.name, Field.ERROR: str(error)})
+        elif error is not None:
+            self._first_attempt.set_exception(error)
+        else:
+            self._first_attempt.set_result(None)
+
+    async def _connect(self) -> Session:
+        tap = Tap()
+        pika = aio_pika.Connection(self._url)
+        pika.kwargs["transport_factory"] = tap
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT_SECONDS):
+                await pika.connect()
+        except (AuthenticationError, ProbableAuthenticationError):
+            raise ConfigurationError(
+                f"RabbitMQ at {self.place} refused the login of user {self._url.user!r};"
+                " check user and password in SAGA_WORKER_AMQP_URL."
+            ) from None
+        except AMQPError as error:
+            code, text = tap.closed_by_broker or (0, str(error))
+            if code == NOT_ALLOWED:
+                raise ConfigurationError(
+                    f"RabbitMQ at {self.place} refused the virtual host ({text}); check SAGA_WORKER_AMQP_URL."
+                ) from None
+            raise
+        return Session(pika, tap)
+
+
+def _checked(url: str) -> URL:
+    """The URL, parsed; the text of an error never repeats it, since it may hold a password."""
+    parsed = None
+    with suppress(ValueError):
+        parsed = URL(url)
+    if parsed is None or parsed.scheme not in ("amqp", "amqps") or not parsed.host:
+        raise ConfigurationError(
+            "SAGA_WORKER_AMQP_URL is not a broker URL; write amqp://user:password@host:5672/vhost (amqps:// for TLS)."
+        )
+    if parsed.query.get("no_verify_ssl", "0") != "0":
+        log.warning("no_verify_ssl in SAGA_WORKER_AMQP_URL switches the check of the broker's certificate off")
+    return parsed
+
+
+def _delay(failures: int) -> float:
+    longest: float = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** min(failures, 10))
+    return longest * random.uniform(0.5, 1.0)
