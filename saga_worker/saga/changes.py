@@ -40,5 +40,8 @@ class SagaChange:
     journal: list[JournalRow] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     rows: list[RowChange] = field(default_factory=list)
-    wake_at: datetime | None = None  # lower the wake row to this, if set
+    wake_at: datetime | None = None  # when the saga's wake row is due, if it has a timer that may fire
+    lower_wake: bool = False  # the stored wake row may be later than that, or missing
     clear_wake: bool = False  # the saga has no timer that may fire: delete its wake row
+    again: bool = False  # rows of this saga can run at once: look again
+    suspect: int | None = None  # this row must run alone, in a transaction of its own

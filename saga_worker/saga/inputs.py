@@ -7,7 +7,7 @@ becomes of the input itself. Branch with `match` and end with `assert_never`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from saga_worker.saga.instance import Instance
@@ -39,7 +39,7 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class OperatorCommand:
-    """`type` is retry, recheck (more with the operator's issue); the body is JSON of its arguments."""
+    """`type` is one of decide.operator.COMMANDS; the body is JSON of its arguments."""
 
     type: str
     body: bytes
@@ -56,6 +56,8 @@ class Given:
     jitter: float
     saga_id: UUID  # the id a new saga takes
     unsent: frozenset[int] = frozenset()
+    replies_are_in: bool = True  # False: queued replies may not be stored yet, so no reply time-out fires
+    watch: timedelta = timedelta(days=14)  # how long an unknown fate is watched before somebody must look
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,12 @@ class Raised:
     error: str
 
 
-Outcome = Applied | Ignored | Parked | Refused | Raised
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """A time-out whose command has not left yet: armed again, nothing else happened, nothing is journalled."""
+
+
+Outcome = Applied | Ignored | Parked | Refused | Raised | Postponed
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ that stands in the saga's row and back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -68,7 +68,7 @@ class Progress:
     epoch: int = 0  # the last timer epoch given out
     undo_failures: dict[int, int] = field(default_factory=dict)  # forward seq -> undos refused so far
     pivoted: bool = False
-    answered: int = 0  # replies accepted; figure for operators
+    attention: tuple[str, ...] = ()  # why somebody should look, each reason once
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def dump_progress(progress: Progress) -> bytes:
             "epoch": progress.epoch,
             "undo_failures": {str(seq): n for seq, n in progress.undo_failures.items()},
             "pivoted": progress.pivoted,
-            "answered": progress.answered,
+            "attention": progress.attention,
         }
     )
 
@@ -126,7 +126,7 @@ def load_progress(raw: bytes) -> Progress:
         epoch=data["epoch"],
         undo_failures={int(seq): n for seq, n in data["undo_failures"].items()},
         pivoted=data["pivoted"],
-        answered=data["answered"],
+        attention=tuple(data["attention"]),
     )
 
 
@@ -136,8 +136,3 @@ def _command(seq: int, values: list[Any]) -> CommandRecord:
         seq=seq, step=step, kind=CommandKind(kind), fate=Fate(fate), destination=destination, type=type_, body=body,
         attempts=attempts, undoes=undoes, undone=undone,
     )  # fmt: skip
-
-
-def with_command(progress: Progress, record: CommandRecord) -> Progress:
-    """`progress` with `record` put in under its seq."""
-    return replace(progress, commands={**progress.commands, record.seq: record})

@@ -1,0 +1,224 @@
+"""Workers drain the inbox: wake → claim sagas → advance them → hand over → next.
+
+Takes refs from whoever stored something and, as a net, from the claim that laps over all ready rows. Guarantees
+that a failing batch is taken apart until only the guilty saga waits, and that no neighbour pays. Hands the
+committed messages to the relay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from saga_worker import inbox, outbox, workers
+from saga_worker.orchestrator import Advanced, Orchestrator
+from saga_worker.saga.errors import LeaseLost
+from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
+
+log = logging.getLogger(__name__)
+
+NOT_LOADED_SECONDS: Final = 5.0  # a saga whose version is not loaded here is left to others for so long
+START: Final = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    batch_size: int = 200  # sagas per transaction
+    concurrency: int = 2  # transactions at a time
+    poll_seconds: float = 1.0  # between laps of the claim when nothing wakes the pool
+
+
+class InboxPool:
+    """Drains the inbox in `concurrency` loops that share one set of refs to look at."""
+
+    def __init__(
+        self,
+        database: Database,
+        orchestrator: Orchestrator,
+        settings: PoolSettings,
+        *,
+        definitions: Sequence[str],
+        worker_id: Callable[[], int],
+        hand_over: Callable[[Sequence[outbox.OutboxRow], set[tuple[UUID, str]]], None],
+        reread: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._orchestrator = orchestrator
+        self._settings = settings
+        self._definitions = list(definitions)
+        self._worker_id = worker_id
+        self._hand_over = hand_over
+        self._reread = reread
+        self._wanted: dict[UUID, None] = {}
+        self._in_hand: set[UUID] = set()
+        self._awake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._skip_until: dict[UUID, float] = {}
+        self._cursor: UUID = UUID(int=random.getrandbits(128))
+        self._loops: list[asyncio.Task[None]] = []
+        self._later: set[asyncio.TimerHandle] = set()
+        self.applied = 0
+
+    # -- the life of the pool -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._loops = [asyncio.create_task(self._drain(slot)) for slot in range(self._settings.concurrency)]
+
+    async def stop(self) -> None:
+        """Claim nothing more; finish the transactions that run."""
+        self._stopping.set()
+        self._awake.set()
+        await asyncio.gather(*self._loops)
+        for handle in self._later:
+            handle.cancel()
+
+    def wake(self, refs: Iterable[UUID]) -> None:
+        """These sagas may have something to do."""
+        self._wanted.update(dict.fromkeys(refs))
+        if self._wanted:
+            self._awake.set()
+
+    # -- draining -------------------------------------------------------------------------------------------------
+
+    async def _drain(self, slot: int) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                refs = self._take() or await self._claim()
+                if refs:
+                    await self.advance(refs, slot=slot)
+                else:
+                    await self._sleep()
+                failures = 0
+            except Exception as error:
+                failures += 1
+                log.warning("inbox_pool.failed", extra={"error": describe(error), "failures": failures})
+                await self._pause(min(5.0, 0.1 * 2**failures) * random.uniform(0.5, 1.0))
+
+    def _take(self) -> list[UUID]:
+        """Up to a batch of wanted refs that nobody of this process has in hand."""
+        refs = [ref for ref in self._wanted if ref not in self._in_hand][: self._settings.batch_size]
+        for ref in refs:
+            del self._wanted[ref]
+        return refs
+
+    async def _claim(self) -> list[UUID]:
+        """The net under the wake-ups: the next sagas with ready rows, lap by lap."""
+        async with self._database.transaction() as connection:
+            claimed = await inbox.claim(
+                connection, self._cursor, self._definitions, self._settings.batch_size
+            )
+        self._cursor = START if claimed.lap_ended else claimed.cursor
+        now = asyncio.get_running_loop().time()
+        self._skip_until = {ref: until for ref, until in self._skip_until.items() if until > now}
+        return [ref for ref in claimed.refs if ref not in self._in_hand and ref not in self._skip_until]
+
+    async def _sleep(self) -> None:
+        """Until something wakes the pool, at most for the poll interval."""
+        self._awake.clear()
+        if self._take_would_find():
+            return
+        try:
+            async with asyncio.timeout(self._settings.poll_seconds * random.uniform(0.8, 1.2)):
+                await self._awake.wait()
+        except TimeoutError:
+            pass
+
+    def _take_would_find(self) -> bool:
+        return any(ref not in self._in_hand for ref in self._wanted)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    # -- one batch --------------------------------------------------------------------------------------------------
+
+    async def advance(self, refs: Sequence[UUID], *, slot: int, from_timers: bool = False) -> None:
+        """Run one batch to its end, whatever it takes; refs that could not be looked at are wanted again."""
+        refs = [ref for ref in refs if ref not in self._in_hand]
+        self._in_hand.update(refs)
+        try:
+            await self._advance_or_split(refs, slot, from_timers)
+        except BaseException:
+            self.wake(refs)
+            raise
+        finally:
+            self._in_hand.difference_update(refs)
+            if self._wanted:
+                self._awake.set()
+
+    async def _advance_or_split(self, refs: Sequence[UUID], slot: int, from_timers: bool) -> None:
+        try:
+            await self._commit(refs, slot, from_timers=from_timers)
+        except LeaseLost:
+            self._want_soon(refs)
+        except UnknownCommit:
+            self._reread()
+            self._want_soon(refs)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            await self._isolate(refs, slot, from_timers, error)
+
+    async def _isolate(self, refs: Sequence[UUID], slot: int, from_timers: bool, error: Exception) -> None:
+        """A write that the database refuses is bisected; the one saga that is left pays with its first row."""
+        if len(refs) > 1:
+            half = len(refs) // 2
+            await self._advance_or_split(refs[:half], slot, from_timers)
+            await self._advance_or_split(refs[half:], slot, from_timers)
+            return
+        log.error("inbox_pool.write_refused", extra={"saga_ref": str(refs[0]), "error": describe(error)})
+        advanced = await self._run_alone(refs[0], slot, from_timers, write_error=None)
+        if advanced is None:
+            await self._commit(refs, slot, from_timers=from_timers, alone=True, write_error=describe(error))
+
+    async def _run_alone(
+        self, ref: UUID, slot: int, from_timers: bool, *, write_error: str | None
+    ) -> Advanced | None:
+        """The first row only; None when even that cannot be written."""
+        try:
+            return await self._commit([ref], slot, from_timers=from_timers, alone=True, write_error=write_error)
+        except Exception as error:
+            if is_transient(error) or isinstance(error, (LeaseLost, UnknownCommit)):
+                raise
+            return None
+
+    async def _commit(
+        self, refs: Sequence[UUID], slot: int, *, from_timers: bool = False, alone: bool = False,
+        write_error: str | None = None,
+    ) -> Advanced:  # fmt: skip
+        """One transaction; afterwards the relay has its messages and the pool what is left to do."""
+
+        async def announce(ids: Sequence[int]) -> None:
+            async with self._database.autocommit() as connection:
+                await workers.write_intent(connection, self._worker_id(), slot, ids)
+
+        advanced = await self._orchestrator.advance(
+            refs, announce=announce, alone=alone, from_timers=from_timers, write_error=write_error
+        )
+        self._hand_over(advanced.outgoing, advanced.held_back)
+        self.applied += advanced.applied
+        self._want_soon(advanced.busy)
+        self.wake(advanced.again)
+        until = asyncio.get_running_loop().time() + NOT_LOADED_SECONDS
+        self._skip_until.update(dict.fromkeys(advanced.unknown, until))
+        if not alone:
+            for ref in advanced.suspects:
+                await self._commit([ref], slot, alone=True)
+        return advanced
+
+    def _want_soon(self, refs: Iterable[UUID]) -> None:
+        """Nobody signals the end of a lock: look again in 5–50 ms."""
+        for ref in refs:
+            loop = asyncio.get_running_loop()
+            handle = loop.call_later(random.uniform(0.005, 0.05), self.wake, (ref,))
+            self._later.add(handle)
+            self._later = {h for h in self._later if not h.cancelled() and h.when() > loop.time()}

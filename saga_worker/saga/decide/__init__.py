@@ -1,0 +1,146 @@
+"""What happens next: `decide(definition, instance, input, given) -> Decision`.
+
+Pure. Each kind of input has a file that says what it leads to (`next.Next`); `forward` and `undo` carry it out.
+An error of the author's code, or of the message, becomes an outcome; the saga is then left as it was.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, assert_never
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from saga_worker.saga.decide import event, forward, operator, reply, timer, undo
+from saga_worker.saga.decide.next import (
+    Begin,
+    Finish,
+    Leave,
+    Next,
+    OpenAgain,
+    Proceed,
+    Stay,
+    Undo,
+    UndoAgain,
+)
+from saga_worker.saga.definition import Saga
+from saga_worker.saga.draft import Draft
+from saga_worker.saga.errors import IllegalTransition, PoisonMessage
+from saga_worker.saga.inputs import (
+    Applied,
+    Decision,
+    EventArrived,
+    Given,
+    Ignored,
+    Input,
+    OperatorCommand,
+    Parked,
+    Postponed,
+    Raised,
+    Refused,
+    ReplyArrived,
+    TimerFired,
+)
+from saga_worker.saga.instance import Instance, Progress
+from saga_worker.saga.routing import ref_of
+from saga_worker.saga.transitions import Status
+
+
+def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given: Given) -> Decision:
+    """What `given_input` does to the saga (`None`: there is none yet), and what has to be sent.
+
+    The instance handed in is never changed. Unless the outcome is Applied or Postponed, the decision carries it
+    back unchanged and has no effects.
+    """
+    try:
+        if instance is None:
+            return _decide_new(saga, given_input, given)
+        draft = Draft(saga, instance, given)
+        return _carry_out(draft, _read(draft, given_input))
+    except PoisonMessage as poison:
+        return Decision(instance, (), Refused(poison.reason, poison.error))
+    except (IllegalTransition, AssertionError):
+        raise  # ours: roll back and be loud
+    except Exception as error:
+        return Decision(instance, (), Raised(describe_error(error)))
+
+
+def _read(draft: Draft, given_input: Input) -> Next:
+    match given_input:
+        case EventArrived():
+            return event.apply(draft, given_input)
+        case ReplyArrived():
+            return reply.apply(draft, given_input)
+        case TimerFired():
+            return timer.apply(draft, given_input)
+        case OperatorCommand():
+            return operator.apply(draft, given_input)
+        case _:
+            assert_never(given_input)
+
+
+def _decide_new(saga: Saga[Any], given_input: Input, given: Given) -> Decision:
+    """The saga does not exist: only a start makes it, other events are early, the rest is nobody's."""
+    match given_input:
+        case EventArrived():
+            start = saga.starts.get(given_input.type)
+            if start is None:
+                return Decision(None, (), Parked("unknown_saga"))
+            message = event.read(start, given_input, saga)
+            draft = Draft(saga, _blank(saga, given_input.key, given), given, is_new=True)
+            draft.start(start.handler(message))
+            return _carry_out(draft, Begin())
+        case ReplyArrived():
+            raise PoisonMessage("unknown_command", "The reply names a saga that does not exist.")
+        case OperatorCommand() | TimerFired():
+            return Decision(None, (), Ignored("unknown_saga"))
+        case _:
+            assert_never(given_input)
+
+
+def _blank(saga: Saga[Any], key: str, given: Given) -> Instance:
+    ref: UUID = ref_of(saga.name, key)
+    return Instance(
+        saga_id=given.saga_id, ref=ref, definition=saga.name, definition_version=saga.version, key=key,
+        status=Status.RUNNING, revision=0, seq=0, unsettled=0, attention=None, reason=None, state=b"{}",
+        progress=Progress(), started_at=given.now, updated_at=given.now,
+    )  # fmt: skip
+
+
+def _carry_out(draft: Draft, following: Next) -> Decision:
+    match following:
+        case Begin():
+            forward.begin(draft)
+        case Leave(step_id):
+            forward.leave(draft, step_id)
+        case OpenAgain(step_id):
+            forward.open_again(draft, step_id)
+        case Undo(reason):
+            undo.begin(draft, reason)
+        case Finish(reason):
+            forward.complete(draft, reason)
+        case Proceed(reason):
+            undo.proceed(draft)
+            return draft.finish(Applied(reason))
+        case UndoAgain(undone_seq):
+            undo.take_back(draft, draft.commands[undone_seq])
+        case Stay(reason):
+            return draft.finish(Applied(reason))
+        case Postponed():
+            return draft.finish(following)
+        case Ignored() | Parked() | Refused():
+            return Decision(draft.instance, (), following)
+        case _:
+            assert_never(following)
+    return draft.finish()
+
+
+def describe_error(error: Exception) -> str:
+    """One line for the dead letter: class, text and the author's line; of validation errors no values."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+    if isinstance(error, ValidationError):
+        fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors(include_input=False))
+        return f"{type(error).__name__} of {error.title}: {fields}{place}"
+    return f"{type(error).__name__}: {error}{place}"

@@ -1,0 +1,80 @@
+"""What an input leads to: the closed set that the input files return and `decide` carries out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saga_worker.saga.inputs import Ignored, Parked, Postponed, Refused
+from saga_worker.saga.messages import Compensate, Complete, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Applied; the saga stays where it is."""
+
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A new saga: open its first steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """This step is over: go on."""
+
+    step_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAgain:
+    """Send this step's command under a new id."""
+
+    step_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Leave the flow and take everything back."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Leave the flow and keep everything."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proceed:
+    """Compensation goes on with its next undo, if it is time."""
+
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UndoAgain:
+    """Try a refused undo once more."""
+
+    undone_seq: int
+
+
+Next = (
+    Stay | Begin | Leave | OpenAgain | Undo | Finish | Proceed | UndoAgain | Ignored | Parked | Refused | Postponed
+)
+
+
+def by_verdict(verdict: Verdict, otherwise: Next) -> Next:
+    """What a handler's verdict means; None means `otherwise`."""
+    match verdict:
+        case Compensate(reason):
+            return Undo(reason)
+        case Complete(reason):
+            return Finish(reason)
+        case None:
+            return otherwise
+        case _:
+            raise TypeError(f"a handler returned {type(verdict).__name__}; return Compensate, Complete or None")

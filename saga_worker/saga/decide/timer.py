@@ -1,0 +1,110 @@
+"""A timer fires. It has an effect only while its epoch is armed; firing takes it away."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from saga_worker.saga.commands import Answer, Then
+from saga_worker.saga.decide.next import Leave, Next, Proceed, Stay, Undo, UndoAgain
+from saga_worker.saga.definition import WaitStep
+from saga_worker.saga.draft import EVERY, RESEND, TIMEOUT, Draft
+from saga_worker.saga.inputs import Ignored, Postponed, TimerFired
+from saga_worker.saga.instance import CommandKind, Timer
+from saga_worker.saga.retry import OnTimeout
+
+
+def apply(draft: Draft, fired: TimerFired) -> Next:
+    """What the timer does; a timer that was cancelled or armed anew meanwhile is ignored."""
+    timer = draft.timers.get(fired.name)
+    if timer is None or timer.epoch != fired.epoch:
+        return Ignored("timer_not_armed")
+    draft.disarm(fired.name)
+    kind, _, subject = fired.name.partition(":")
+    match kind:
+        case "timeout":
+            return _no_answer(draft, int(subject))
+        case "resend":
+            draft.resend(draft.commands[int(subject)])
+            return Stay()
+        case "undo":
+            return UndoAgain(int(subject))
+        case "watch":
+            return _watch_ended(draft, int(subject))
+        case "wait":
+            return _wait_expired(draft, subject)
+        case "every":
+            return _remind(draft, subject, timer)
+        case "deadline":
+            return _deadline(draft)
+        case _:
+            raise AssertionError(f"no timer is called {fired.name}")
+
+
+def is_reply_timeout(name: str) -> bool:
+    """Whether this timer must wait until queued replies are stored."""
+    return name.startswith(f"{TIMEOUT}:")
+
+
+def _no_answer(draft: Draft, seq: int) -> Next:
+    record = draft.commands[seq]
+    if seq in draft.given.unsent:
+        draft.arm(f"{TIMEOUT}:{seq}", draft.timeout_of(record))
+        return Postponed()
+    step = draft.step(record)
+    retry = step.retry if record.kind is CommandKind.FORWARD else step.undo_retry
+    delay = retry.delay(record.attempts, draft.given.jitter)
+    match then := draft.answer(record, Answer.EXHAUSTED if delay is None else Answer.SILENCE):
+        case Then.RESEND:
+            assert delay is not None
+            draft.arm(f"{RESEND}:{seq}", delay)
+            return Stay()
+        case Then.GIVE_UP:
+            if not draft.past_pivot:
+                return Undo(f"no answer to {record.type} in time")
+            draft.attend("no_answer", record.step)
+            return Stay()
+        case Then.ATTEND:
+            draft.attend("undo_failed", record.step)
+            return Proceed()
+        case _:
+            raise AssertionError(f"silence cannot lead to {then}")
+
+
+def _watch_ended(draft: Draft, seq: int) -> Next:
+    record = draft.commands[seq]
+    draft.answer(record, Answer.WATCH_ENDED)
+    draft.attend("unsettled_expired", record.step)
+    return Stay()
+
+
+def _wait_expired(draft: Draft, step_id: str) -> Next:
+    step = draft.saga.steps[step_id]
+    assert isinstance(step, WaitStep)
+    match step.on_timeout:
+        case OnTimeout.CONTINUE:
+            return Leave(step_id)
+        case OnTimeout.COMPENSATE if not draft.past_pivot:
+            return Undo(f"nothing came to end the wait {step_id}")
+        case OnTimeout.COMPENSATE:
+            draft.attend("wait_expired", step_id)
+            return Stay()
+        case _:
+            assert_never(step.on_timeout)
+
+
+def _remind(draft: Draft, step_id: str, timer: Timer) -> Next:
+    step = draft.saga.steps[step_id]
+    assert isinstance(step, WaitStep) and step.reminder is not None
+    draft.publish(step_id, step.reminder.make(draft.state))
+    if timer.fired + 1 < step.reminder.times:
+        draft.arm(f"{EVERY}:{step_id}", step.reminder.period, fired=timer.fired + 1)
+    return Stay()
+
+
+def _deadline(draft: Draft) -> Next:
+    if not draft.past_pivot:
+        return Undo("the deadline of the saga has passed")
+    draft.attend("deadline_passed")
+    return Stay()
+
+

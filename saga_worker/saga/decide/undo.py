@@ -1,0 +1,74 @@
+"""Going back: take back what was done or may have been done, newest first, each undo answered before the next.
+
+Also after the end: a late success of a step whose saga is over is taken back without leaving the final status.
+An undo that has run out of tries stays on the attention list; the older ones go on without it.
+"""
+
+from __future__ import annotations
+
+from saga_worker.saga.commands import Answer
+from saga_worker.saga.draft import RESEND, TIMEOUT, UNDO_AGAIN, WATCH, Draft, is_undone_at_once
+from saga_worker.saga.instance import CommandKind, CommandRecord, Fate
+from saga_worker.saga.transitions import Status
+
+
+def begin(draft: Draft, reason: str) -> None:
+    """Leave the flow. Whatever is in flight becomes unknown; strict steps go on watch."""
+    draft.active.clear()
+    draft.timers = {name: timer for name, timer in draft.timers.items() if name.startswith(f"{WATCH}:")}
+    for record in draft.in_flight(CommandKind.FORWARD):
+        draft.answer(record, Answer.ABANDONED)
+        step = draft.step(record)
+        if step.make_undo is not None and not is_undone_at_once(step):
+            draft.arm(f"{WATCH}:{record.seq}", draft.given.watch)
+    draft.reason = reason
+    proceed(draft)
+
+
+def proceed(draft: Draft) -> None:
+    """Send the next undo if it is time, and end when everything is taken back."""
+    assert draft.status is not None
+    pending = _pending(draft)
+    if not draft.status.is_final:
+        draft.become(Status.COMPENSATING if pending else Status.COMPENSATED)
+    elif draft.status is not Status.COMPENSATED:
+        return  # completed, or ended by an operator: what was done is kept
+    if not _is_trying(draft):
+        tried = {c.undoes for c in draft.commands.values()}
+        for record in pending:
+            if record.seq not in tried:
+                return take_back(draft, record)
+
+
+def take_back(draft: Draft, record: CommandRecord) -> None:
+    """Send an undo of `record` under a new id."""
+    step = draft.step(record)
+    assert step.make_undo is not None
+    draft.disarm(f"{UNDO_AGAIN}:{record.seq}")
+    message = step.make_undo(draft.state)
+    draft.send(step, message, kind=CommandKind.UNDO, timeout=step.undo_timeout, undoes=record.seq)
+
+
+def _pending(draft: Draft) -> list[CommandRecord]:
+    """The commands that have to be taken back and are not yet, newest first."""
+    return [record for _, record in sorted(draft.commands.items(), reverse=True) if _must_be_undone(draft, record)]
+
+
+def _must_be_undone(draft: Draft, record: CommandRecord) -> bool:
+    if record.kind is CommandKind.UNDO or record.undone:
+        return False
+    step = draft.step(record)
+    if step.make_undo is None:
+        return False
+    return record.fate is Fate.DONE or (record.fate is Fate.UNKNOWN and is_undone_at_once(step))
+
+
+def _is_trying(draft: Draft) -> bool:
+    """An undo waits for its answer or for its next try. One that waits for an operator does not count."""
+    if any(name.startswith(f"{UNDO_AGAIN}:") for name in draft.timers):
+        return True
+    return any(
+        f"{kind}:{record.seq}" in draft.timers
+        for record in draft.in_flight(CommandKind.UNDO)
+        for kind in (TIMEOUT, RESEND)
+    )

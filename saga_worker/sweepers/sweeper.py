@@ -1,0 +1,51 @@
+"""The loop that all sweepers share: pass after pass at an interval with jitter, surviving what fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from abc import ABC, abstractmethod
+
+from saga_worker.sql.connection import describe
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper(ABC):
+    """One kind of due work. `sweep` returns whether there may be more at once."""
+
+    def __init__(self, *, interval_seconds: float) -> None:
+        self.interval_seconds = interval_seconds
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def sweep(self) -> bool:
+        """One pass; True when a full batch was found, so that the next pass follows at once."""
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=type(self).__name__)
+
+    async def stop(self) -> None:
+        """Finish the pass that runs, begin no other."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                found_all = not await self.sweep()
+            except Exception as error:
+                log.warning("sweeper.failed", extra={"sweeper": type(self).__name__, "error": describe(error)})
+                found_all = True
+            if found_all:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(self.interval_seconds * random.uniform(0.8, 1.2)):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
