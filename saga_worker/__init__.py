@@ -1,3 +1,68 @@
-"""Sagas over RabbitMQ and PostgreSQL, with a transactional inbox and outbox."""
+"""Sagas over RabbitMQ and PostgreSQL, with a transactional inbox and outbox.
+
+The names below are all that a file of definitions needs. They are looked up on first use, because the command line
+has to answer `--help` before pydantic is imported.
+"""
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Command",
+    "Compensate",
+    "Complete",
+    "DefinitionError",
+    "Done",
+    "Event",
+    "KeyKind",
+    "Message",
+    "OnTimeout",
+    "Rejected",
+    "Retry",
+    "Saga",
+    "Step",
+    "Undo",
+    "UndoOf",
+    "Verdict",
+    "days",
+    "hours",
+    "minutes",
+    "pivot",
+    "seconds",
+    "when",
+]
+
+if TYPE_CHECKING:
+    from saga_worker.saga.definition import Saga
+    from saga_worker.saga.durations import days, hours, minutes, seconds
+    from saga_worker.saga.errors import DefinitionError
+    from saga_worker.saga.flow import pivot, when
+    from saga_worker.saga.messages import Command, Done, Event, Message, Rejected, UndoOf
+    from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Undo, Verdict
+    from saga_worker.saga.routing import KeyKind
+    from saga_worker.saga.steps import Step
+else:
+    _HOMES = {
+        "definition": ("Saga",),
+        "durations": ("days", "hours", "minutes", "seconds"),
+        "errors": ("DefinitionError",),
+        "flow": ("pivot", "when"),
+        "messages": ("Command", "Done", "Event", "Message", "Rejected", "UndoOf"),
+        "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Undo", "Verdict"),
+        "routing": ("KeyKind",),
+        "steps": ("Step",),
+    }
+
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        for module, names in _HOMES.items():
+            if name in names:
+                found = getattr(import_module(f"saga_worker.saga.{module}"), name)
+                globals()[name] = found
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,126 @@
+"""What can be known to be wrong with a definition before it runs.
+
+Takes a whole saga, guarantees to look at all of it, and hands back one sentence per problem: where, what, remedy.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from saga_worker.saga.flow import Flow, before_pivots, leaves
+from saga_worker.saga.retry import Undo
+from saga_worker.saga.steps import CommandOf, WaitStep
+
+if TYPE_CHECKING:
+    from saga_worker.saga.definition import Entry, Saga
+
+
+def problems(saga: Saga[Any]) -> Iterator[str]:
+    """One line for each problem; nothing: the saga may be used."""
+    yield from _starts(saga)
+    yield from _keys(saga)
+    yield from _models(saga)
+    yield from _ambiguous_events(saga)
+    if not saga.flow_root.steps:
+        yield f"{saga.source}: saga {saga.name} has no steps in its flow; call {saga.name}.flow(…) with them."
+        return
+    yield from _placement(saga, saga.flow_root)
+    for step in saga.steps.values():
+        match step:
+            case CommandOf():
+                yield from _command(saga, step)
+            case WaitStep():
+                yield from _wait(saga, step)
+            case _:
+                pass
+    yield from _missing_undos(saga, saga.flow_root)
+
+
+def _starts(saga: Saga[Any]) -> Iterator[str]:
+    if not saga.starts:
+        yield f"{saga.source}: saga {saga.name} has no start; declare one with @{saga.name}.starts_on(…)."
+
+
+def _keys(saga: Saga[Any]) -> Iterator[str]:
+    for _, entry in saga.entries():
+        if entry.key_kind is not saga.key_kind:
+            yield (
+                f"{entry.source}: saga {saga.name} has {saga.key_kind.value} keys, but {entry.model.__name__} gives "
+                f"{entry.key_kind.value}; use one kind of key in all its events."
+            )
+
+
+def _models(saga: Saga[Any]) -> Iterator[str]:
+    """The route table has one pointer per type, so all uses of a type have to agree."""
+    first: dict[str, Entry] = {}
+    for wire_type, entry in saga.entries():
+        other = first.setdefault(wire_type, entry)
+        if (other.model, other.pointer) != (entry.model, entry.pointer):
+            yield (
+                f"{entry.source}: saga {saga.name} reads the event {wire_type} in another way at {other.source}; "
+                "use one class and one key for it."
+            )
+
+
+def _ambiguous_events(saga: Saga[Any]) -> Iterator[str]:
+    for wire_type in saga.handlers.keys() & saga.arms.keys():
+        arm = saga.arms[wire_type][0]
+        yield (
+            f"{arm.source}: saga {saga.name}: {wire_type} is an arm of wait {arm.step_id} and handled at any time at "
+            f"{saga.handlers[wire_type].source}; keep one of the two."
+        )
+
+
+def _placement(saga: Saga[Any], root: Flow[Any]) -> Iterator[str]:
+    placed = list(leaves(root))
+    for step_id, count in Counter(step.id for step in placed).items():
+        if count > 1:
+            yield f"{root.source}: saga {saga.name}: step {step_id} stands {count} times in the flow; place it once."
+    for step in placed:
+        if saga.steps.get(step.id) is not step:
+            yield f"{root.source}: saga {saga.name}: step {step.id} belongs to another saga; declare it on {saga.name}."
+    for step_id in saga.steps.keys() - {step.id for step in placed}:
+        source = saga.steps[step_id].source
+        yield f"{source}: saga {saga.name}: step {step_id} is unreachable; place it in {saga.name}.flow(…) or drop it."
+
+
+def _command(saga: Saga[Any], step: CommandOf[Any, Any]) -> Iterator[str]:
+    says_nothing = len(step.replies) == 1 and not any(model.model_fields for model in step.replies.values())
+    if step.on_reply is None and not says_nothing:
+        yield (
+            f"{step.source}: saga {saga.name}: step {step.id} does not handle its reply {' | '.join(step.replies)}; "
+            f"declare a handler with @{step.id}.reply."
+        )
+    both = step.replies.keys() & step.rejections.keys()
+    if both:
+        yield (
+            f"{step.source}: saga {saga.name}: step {step.id} cannot tell reply from rejection by type: "
+            f"{', '.join(sorted(both))} is both; give {step.command_model.__name__} different answers."
+        )
+
+
+def _wait(saga: Saga[Any], step: WaitStep[Any]) -> Iterator[str]:
+    if step.timeout is None and saga.deadline is None:
+        yield (
+            f"{step.source}: saga {saga.name}: wait {step.id} may last for ever; give it a timeout=… or the saga a "
+            "deadline=…."
+        )
+    if not any(arm.step_id == step.id for arms in saga.arms.values() for arm in arms):
+        yield f"{step.source}: saga {saga.name}: wait {step.id} has no arm; declare what ends it with .on(…)."
+
+
+def _missing_undos(saga: Saga[Any], root: Flow[Any]) -> Iterator[str]:
+    undone = before_pivots(root)
+    for step in saga.steps.values():
+        if (
+            isinstance(step, CommandOf)
+            and step.id in undone
+            and step.make_undo is None
+            and step.undo_mode is not Undo.NONE
+        ):
+            yield (
+                f"{step.source}: saga {saga.name}: step {step.id} may have to be undone before the pivot; declare "
+                f"@{step.id}.undo, or undo=Undo.NONE if there is nothing to take back."
+            )

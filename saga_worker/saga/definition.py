@@ -1,0 +1,239 @@
+"""A saga definition: its starts, its handlers, its steps and their order, gathered from the author's functions.
+
+Takes decorated functions, guarantees (after `check`) that the saga can start, move and end, and hands everything
+that `decide`, the routes and the operator's views need to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Generic, TypeAlias, overload
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from saga_worker.saga.checks import problems
+from saga_worker.saga.errors import DefinitionError
+from saga_worker.saga.flow import Flow, flow_of
+from saga_worker.saga.keys import KeyPath, record_key
+from saga_worker.saga.messages import Event, wire_types
+from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
+from saga_worker.saga.routing import KeyKind
+from saga_worker.saga.source import check_handler, checked_name, where, where_called
+from saga_worker.saga.steps import (
+    UNDO_RETRY,
+    AnyStep,
+    Arm,
+    CommandDecorator,
+    CommandOf,
+    CommandPolicy,
+    E,
+    EmitStep,
+    S,
+    Step,
+    WaitStep,
+    checked_bound,
+    checked_event,
+)
+
+
+__all__ = ["AnyStep", "Arm", "CommandOf", "EmitStep", "Entry", "On", "Saga", "Start", "Step", "WaitStep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An event that starts a saga; the handler makes its first state."""
+
+    model: type[Event]
+    key: Callable[[Any], str | int | UUID]
+    pointer: str
+    key_kind: KeyKind
+    handler: Callable[[Any], Any]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class On:
+    """An event that an open saga takes at any time."""
+
+    model: type[Event]
+    key: Callable[[Any], str | int | UUID]
+    pointer: str
+    key_kind: KeyKind
+    handler: Callable[[Any, Any], Verdict]
+    source: str
+
+
+Entry: TypeAlias = Start | On | Arm
+
+
+class Saga(Generic[S]):
+    """A saga over state `S`. `deadline` bounds a whole run; `key_kind` is read off the key fields unless given."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        state: type[S],
+        version: int = 1,
+        deadline: timedelta | None = None,
+        key_kind: KeyKind | None = None,
+    ) -> None:
+        self.source: Final = where_called()
+        self.name: Final = checked_name(name, "saga", source=self.source)
+        if not (isinstance(state, type) and issubclass(state, BaseModel)):
+            raise DefinitionError(f"{self.source}: saga {name}: state is {state!r}; give a pydantic BaseModel class.")
+        if version < 1:
+            raise DefinitionError(f"{self.source}: saga {name}: version is {version}; count from 1.")
+        self.state_model: Final[type[S]] = state
+        self.version: Final = version
+        self.deadline: Final = deadline and checked_bound(deadline, f"saga {name}: deadline", source=self.source)
+        self.starts: Final[dict[str, Start]] = {}
+        self.handlers: Final[dict[str, On]] = {}
+        self.arms: Final[dict[str, list[Arm]]] = {}
+        self.steps: Final[dict[str, AnyStep]] = {}
+        self._key_kind = key_kind
+        self._flow: Flow[S] | None = None
+
+    @property
+    def key_kind(self) -> KeyKind:
+        """How this definition's keys are written."""
+        return self._key_kind or next((entry.key_kind for _, entry in self.entries()), KeyKind.TEXT)
+
+    @property
+    def flow_root(self) -> Flow[S]:
+        """The order of the steps; empty as long as `flow` was not called."""
+        return self._flow if self._flow is not None else Flow((), self.source)
+
+    def entries(self) -> tuple[tuple[str, Entry], ...]:
+        """Everything that takes an event, with the wire type it takes."""
+        arms = ((wire_type, arm) for wire_type, arms in self.arms.items() for arm in arms)
+        return (*self.starts.items(), *self.handlers.items(), *arms)
+
+    def starts_on(
+        self, event: type[E], *, key: Callable[[E], str | int | UUID]
+    ) -> Callable[[Callable[[E], S]], Callable[[E], S]]:
+        """An event that starts a saga for its key; the function makes the first state."""
+
+        def register(handler: Callable[[E], S]) -> Callable[[E], S]:
+            check_handler(handler, "event")
+            model, path, source = self._taken(event, key, handler)
+            for wire_type in wire_types(model):
+                self._refuse_twice(wire_type, self.starts, source, "starts it")
+                self.starts[wire_type] = Start(model, key, path.pointer, path.kind, handler, source)
+            return handler
+
+        return register
+
+    def on(
+        self, event: type[E], *, key: Callable[[E], str | int | UUID]
+    ) -> Callable[[Callable[[S, E], Verdict]], Callable[[S, E], Verdict]]:
+        """An event that is taken at any time before the pivot."""
+
+        def register(handler: Callable[[S, E], Verdict]) -> Callable[[S, E], Verdict]:
+            check_handler(handler, "state", "event")
+            model, path, source = self._taken(event, key, handler)
+            for wire_type in wire_types(model):
+                self._refuse_twice(wire_type, self.handlers, source, "is handled")
+                self.handlers[wire_type] = On(model, key, path.pointer, path.kind, handler, source)
+            return handler
+
+        return register
+
+    def command(
+        self,
+        to: str,
+        *,
+        timeout: timedelta,
+        retry: Retry | None = None,
+        undo: Undo = Undo.HYBRID,
+        undo_timeout: timedelta | None = None,
+        undo_retry: Retry | None = None,
+        name: str | None = None,
+    ) -> CommandDecorator[S]:
+        """A step that sends a command to the participant `to` and waits at most `timeout` for its reply.
+
+        A time-out is retried by sending the same message again; without `retry` there is one try.
+        """
+        source = where_called()
+        policy = CommandPolicy(
+            to=checked_name(to, "destination", source=source),
+            timeout=checked_bound(timeout, "timeout", source=source),
+            retry=retry or Retry.none(),
+            undo_mode=undo,
+            undo_timeout=checked_bound(undo_timeout or timeout, "undo_timeout", source=source),
+            undo_retry=undo_retry or UNDO_RETRY,
+        )
+        return CommandDecorator(policy, name, self._add)
+
+    def wait(
+        self, name: str, *, timeout: timedelta | None = None, on_timeout: OnTimeout = OnTimeout.COMPENSATE
+    ) -> WaitStep[S]:
+        """A step that only an outside event ends; its arms are declared on what this returns."""
+        step: WaitStep[S] = WaitStep(
+            name, timeout=timeout, on_timeout=on_timeout, source=where_called(), add_arm=self._add_arm
+        )
+        self._add(step)
+        return step
+
+    @overload
+    def emit(self, make: Callable[[S], Event], /) -> EmitStep[S]: ...
+
+    @overload
+    def emit(self, make: None = None, /, *, name: str) -> Callable[[Callable[[S], Event]], EmitStep[S]]: ...
+
+    def emit(
+        self, make: Callable[[S], Event] | None = None, /, *, name: str | None = None
+    ) -> EmitStep[S] | Callable[[Callable[[S], Event]], EmitStep[S]]:
+        """A step that publishes an event."""
+
+        def build(function: Callable[[S], Event]) -> EmitStep[S]:
+            step = EmitStep(function, name=name)
+            self._add(step)
+            return step
+
+        return build if make is None else build(make)
+
+    def flow(self, *steps: Step[S]) -> None:
+        """The order of the steps; called once, after they are declared."""
+        if self._flow is not None:
+            raise DefinitionError(f"{where_called()}: saga {self.name} has a flow already; call flow(…) once.")
+        self._flow = flow_of(steps)
+
+    def check(self) -> None:
+        """Raises `DefinitionError` with one line for every problem that shows without running anything."""
+        found = tuple(problems(self))
+        if found:
+            raise DefinitionError("\n".join(found))
+
+    def _taken(
+        self, event: type[Event], key: Callable[[Any], object], handler: Callable[..., Any]
+    ) -> tuple[type[Event], KeyPath, str]:
+        source = where(handler)
+        model = checked_event(event, source=source)
+        return model, record_key(model, key, source=source), source
+
+    def _refuse_twice(self, wire_type: str, present: dict[str, Any], source: str, fact: str) -> None:
+        if wire_type in present:
+            raise DefinitionError(
+                f"{source}: saga {self.name}: the event {wire_type} {fact} at {present[wire_type].source} already; "
+                "keep one of the two."
+            )
+
+    def _add_arm(self, wire_type: str, arm: Arm) -> None:
+        arms = self.arms.setdefault(wire_type, [])
+        if any(other.step_id == arm.step_id for other in arms):
+            raise DefinitionError(
+                f"{arm.source}: saga {self.name}: wait {arm.step_id} has an arm for {wire_type} already; keep one."
+            )
+        arms.append(arm)
+
+    def _add(self, step: AnyStep) -> None:
+        if step.id in self.steps:
+            raise DefinitionError(
+                f"{step.source}: saga {self.name} has a step {step.id} at {self.steps[step.id].source} already; "
+                "give one of them another name=…."
+            )
+        self.steps[step.id] = step

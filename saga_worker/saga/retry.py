@@ -1,0 +1,146 @@
+"""What the author decides about failures: retries, undo modes, time-outs, verdicts.
+
+Values only: takes counts and a random number from outside, guarantees the same answer for the same arguments,
+hands delays and verdicts to `decide`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from saga_worker.saga.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+    from tenacity.stop import stop_base
+    from tenacity.wait import wait_base
+
+ONE_SECOND: Final = timedelta(seconds=1)
+ONE_HOUR: Final = timedelta(hours=1)
+SPREAD: Final = 0.2
+
+
+class Undo(StrEnum):
+    """Which of a step's fates its undo is sent for."""
+
+    HYBRID = "hybrid"  # done, and unknown (timed out): the undo must bear that nothing was done
+    STRICT = "strict"  # done only; an unknown outcome is kept on watch as unsettled
+    NONE = "none"  # the step has nothing to take back
+
+
+class OnTimeout(StrEnum):
+    """What a wait does when its time is over."""
+
+    COMPENSATE = "compensate"
+    CONTINUE = "continue"
+
+
+@dataclass(frozen=True, slots=True)
+class Compensate:
+    """Verdict: leave the flow and undo what was done or is unknown."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Verdict: leave the flow and keep what was done."""
+
+    reason: str
+
+
+Verdict: TypeAlias = Compensate | Complete | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a step is tried and how long it rests in between.
+
+    `attempts` counts all tries, the first one too; None is without end. The rest before the n-th retry is
+    `base * factor ** (n - 1)`, at most `cap`; jitter takes off up to a `spread` of it, so that sagas which failed
+    together do not come back together.
+    """
+
+    attempts: int | None
+    _: KW_ONLY
+    base: timedelta = ONE_SECOND
+    factor: float = 1.0
+    cap: timedelta = ONE_HOUR
+    spread: float = SPREAD
+    wait: wait_base | None = None
+    stop: stop_base | None = None
+
+    def __post_init__(self) -> None:
+        if self.attempts is not None and self.attempts < 1:
+            raise DefinitionError(f"Retry: attempts is {self.attempts}; it counts the first try, so give at least 1.")
+        if self.base < timedelta(0) or self.cap < timedelta(0):
+            raise DefinitionError("Retry: base and cap are durations; give them no negative value.")
+        if not self.factor >= 1:
+            raise DefinitionError(f"Retry: factor is {self.factor}; give at least 1 (1 is a fixed delay).")
+        if not 0 <= self.spread <= 1:
+            raise DefinitionError(f"Retry: spread is {self.spread}; give a share of the delay between 0 and 1.")
+
+    @classmethod
+    def none(cls) -> Retry:
+        """One try."""
+        return cls(attempts=1)
+
+    @classmethod
+    def fixed(cls, attempts: int | None, delay: timedelta = ONE_SECOND, *, spread: float = SPREAD) -> Retry:
+        """The same rest before every retry."""
+        return cls(attempts=attempts, base=delay, cap=max(delay, ONE_HOUR), spread=spread)
+
+    @classmethod
+    def exponential(
+        cls,
+        attempts: int | None,
+        *,
+        base: timedelta = ONE_SECOND,
+        factor: float = 2.0,
+        cap: timedelta = ONE_HOUR,
+        spread: float = SPREAD,
+    ) -> Retry:
+        """Rests that grow by `factor` up to `cap`."""
+        return cls(attempts=attempts, base=base, factor=factor, cap=cap, spread=spread)
+
+    @classmethod
+    def of(cls, *, wait: wait_base, stop: stop_base | None = None, attempts: int | None = None) -> Retry:
+        """A policy of tenacity's `wait_…` and `stop_…` objects, which see the number of the failed attempt only.
+
+        Objects that look at elapsed time or at the raised error have nothing to look at here and are refused.
+        """
+        retry = cls(attempts=attempts, wait=wait, stop=stop)
+        try:
+            retry.delay(1, 0.0)
+        except Exception as error:
+            raise DefinitionError(
+                "Retry.of: this wait or stop object needs more than the number of the attempt; "
+                "use stop_after_attempt and waits that depend on the attempt only."
+            ) from error
+        return retry
+
+    def delay(self, failures: int, jitter: float) -> timedelta | None:
+        """The rest after the `failures`-th failed try (from 1), None to give up; `jitter` is in [0, 1)."""
+        if self.attempts is not None and failures >= self.attempts:
+            return None
+        if self.wait is not None:
+            return self._by_tenacity(failures)
+        return self._ceiling(failures) * (1 - self.spread * jitter)
+
+    def _ceiling(self, failures: int) -> timedelta:
+        try:
+            return min(self.base * self.factor ** (failures - 1), self.cap)
+        except OverflowError:
+            return self.cap
+
+    def _by_tenacity(self, failures: int) -> timedelta | None:
+        from tenacity import RetryCallState  # here: importing it costs more than the whole core
+
+        state: RetryCallState = RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # no call to describe
+        state.attempt_number = failures
+        if self.stop is not None and self.stop(state):
+            return None
+        return timedelta(seconds=self.wait(state)) if self.wait is not None else timedelta(0)

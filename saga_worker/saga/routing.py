@@ -1,0 +1,115 @@
+"""Which saga a message belongs to: keys, references, ids of our own.
+
+Takes a route and a decoded document, guarantees that equal keys give equal references however they were spelled,
+and that every id can be read back. Hands refs to the inbox and the locks.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from hashlib import sha256
+from typing import Final
+from uuid import UUID
+
+from saga_worker.saga.errors import PoisonMessage
+from saga_worker.saga.rows import Role
+
+MAX_KEY_BYTES: Final = 255
+MAX_SEQ: Final = 2**31 - 1  # an integer column
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+# 16 bytes are 22 characters of base64; the last one carries two bits, so only these four are canonical.
+_COMMAND_ID: Final = re.compile(r"([A-Za-z0-9_-]{21}[AQgw])\.(0|[1-9][0-9]{0,9})")
+
+
+class KeyKind(StrEnum):
+    """How the keys of a definition are written; one per definition, or `4711` and `"4711"` would be two sagas."""
+
+    TEXT = "text"
+    INT = "int"
+    UUID = "uuid"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A type that a definition takes, and where its key stands in the document."""
+
+    definition: str
+    version: int
+    type: str
+    role: Role
+    key_pointer: str
+    key_kind: KeyKind
+
+
+def canonical_key(value: object, kind: KeyKind) -> str:
+    """The one spelling of a key; raises `PoisonMessage("bad_key")` for anything that has none."""
+    if kind is KeyKind.TEXT and isinstance(value, str):
+        return _checked_text(str.__str__(value))
+    if kind is KeyKind.INT and isinstance(value, int) and not isinstance(value, bool):
+        if value.bit_length() > 800:
+            raise PoisonMessage("bad_key", "The key is an integer of more than 240 digits.")
+        return int.__str__(value)
+    if kind is KeyKind.UUID:
+        if isinstance(value, UUID):
+            return str(value)
+        if isinstance(value, str) and _UUID.fullmatch(value):
+            return value.lower()
+    raise PoisonMessage("bad_key", f"The key is {_kind_of(value)}; the definition's keys are {kind.value}.")
+
+
+def ref_of(definition: str, key: str) -> UUID:
+    """The saga's reference: what is locked, and what our message ids begin with."""
+    return UUID(bytes=sha256(f"{definition}\0{key}".encode()).digest()[:16])
+
+
+def command_id(ref: UUID, seq: int) -> str:
+    """The message id of the `seq`-th message of a saga."""
+    return f"{urlsafe_b64encode(ref.bytes)[:22].decode('ascii')}.{seq}"
+
+
+def parse_command_id(text: str) -> tuple[UUID, int] | None:
+    """What `command_id` was given; None for every text that it cannot have written."""
+    match = _COMMAND_ID.fullmatch(text)
+    if match is None or int(match[2]) > MAX_SEQ:
+        return None
+    return UUID(bytes=urlsafe_b64decode(match[1] + "==")), int(match[2])
+
+
+def resolve_pointer(document: object, pointer: str) -> object:
+    """What stands at a JSON pointer; raises `PoisonMessage("bad_key")` when nothing does."""
+    value = document
+    for name in _names(pointer):
+        if not isinstance(value, dict) or name not in value:
+            raise PoisonMessage("bad_key", f"There is nothing at {pointer}, where the key should stand.")
+        value = value[name]
+    return value
+
+
+def pointer_to(names: tuple[str, ...]) -> str:
+    """The JSON pointer (RFC 6901) through these members."""
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
+
+
+@lru_cache(maxsize=4096)
+def _names(pointer: str) -> tuple[str, ...]:
+    return tuple(name.replace("~1", "/").replace("~0", "~") for name in pointer.split("/")[1:])
+
+
+def _checked_text(key: str) -> str:
+    try:
+        size = len(key) if key.isascii() else len(key.encode())
+    except UnicodeEncodeError:
+        raise PoisonMessage("bad_key", "The key is not valid Unicode.") from None
+    if not 0 < size <= MAX_KEY_BYTES or _CONTROL.search(key):
+        raise PoisonMessage("bad_key", f"The key has to have 1 to {MAX_KEY_BYTES} bytes and no control characters.")
+    return key
+
+
+def _kind_of(value: object) -> str:
+    names = {str: "text", bool: "a boolean", int: "an integer", float: "a number", dict: "an object", list: "an array"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -1,0 +1,75 @@
+"""Reads what definitions need from the author's functions: where they stand, what they return, what they take.
+
+Takes functions, guarantees a `DefinitionError` with file and line for everything that does not fit, and hands
+plain facts to the steps.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, TypeVar
+
+from saga_worker.saga.errors import DefinitionError
+
+T = TypeVar("T")
+
+
+def where(function: Callable[..., Any]) -> str:
+    """`file:line` of a function."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else repr(function)
+
+
+def where_called() -> str:
+    """`file:line` of the first caller outside this package's core: the author's line."""
+    frame = _authors_frame()
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def step_name(make: Callable[..., Any], name: str | None) -> str:
+    """The id of a step: its name, else its function's."""
+    found = name if name is not None else getattr(make, "__name__", "<lambda>")
+    if found == "<lambda>":
+        raise DefinitionError(f"{where(make)}: a step made of a lambda has no name; give it name=…")
+    return checked_name(found, "step", source=where(make))
+
+
+def checked_name(name: str, what: str, *, source: str) -> str:
+    """`name`, if it can stand in tables, headers and log lines."""
+    if not name or len(name.encode()) > 200 or not name.isprintable():
+        raise DefinitionError(f"{source}: the name of this {what} has to be 1 to 200 bytes of printable text.")
+    return name
+
+
+def returned_class(make: Callable[..., Any], base: type[T], *, step: str) -> type[T]:
+    """The class in the return annotation of a maker, which has to be one `base`."""
+    remedy = f"step {step}: annotate {step}'s function with the one {base.__name__} class that it returns"
+    try:
+        annotation = typing.get_type_hints(make, localns=dict(_authors_frame().f_locals)).get("return")
+    except Exception as error:
+        raise DefinitionError(f"{where(make)}: {remedy} ({type(error).__name__}: {error}).") from error
+    if not (isinstance(annotation, type) and issubclass(annotation, base)):
+        raise DefinitionError(f"{where(make)}: {remedy}.")
+    return annotation
+
+
+def check_handler(handler: Callable[..., Any], *parameters: str) -> None:
+    """Refuses a function that cannot be called with these parameters, or that would have to be awaited."""
+    shape = f"{getattr(handler, '__name__', 'handler')}({', '.join(parameters)})"
+    if inspect.iscoroutinefunction(handler) or inspect.isgeneratorfunction(handler):
+        raise DefinitionError(f"{where(handler)}: {shape} runs inside a transaction; make it a plain function.")
+    try:
+        inspect.signature(handler).bind(*parameters)
+    except TypeError:
+        raise DefinitionError(f"{where(handler)}: this function is called as {shape}; take exactly these.") from None
+
+
+def _authors_frame() -> FrameType:
+    frame = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("saga_worker.saga."):
+        frame = frame.f_back
+    return frame
