@@ -110,9 +110,7 @@ class InboxPool:
     async def _claim(self) -> list[UUID]:
         """The net under the wake-ups: the next sagas with ready rows, lap by lap."""
         async with self._database.transaction() as connection:
-            claimed = await inbox.claim(
-                connection, self._cursor, self._definitions, self._settings.batch_size
-            )
+            claimed = await inbox.claim(connection, self._cursor, self._definitions, self._settings.batch_size)
         self._cursor = START if claimed.lap_ended else claimed.cursor
         now = asyncio.get_running_loop().time()
         self._skip_until = {ref: until for ref, until in self._skip_until.items() if until > now}
@@ -180,9 +178,7 @@ class InboxPool:
         if advanced is None:
             await self._commit(refs, slot, from_timers=from_timers, alone=True, write_error=describe(error))
 
-    async def _run_alone(
-        self, ref: UUID, slot: int, from_timers: bool, *, write_error: str | None
-    ) -> Advanced | None:
+    async def _run_alone(self, ref: UUID, slot: int, from_timers: bool, *, write_error: str | None) -> Advanced | None:
         """The first row only; None when even that cannot be written."""
         try:
             return await self._commit([ref], slot, from_timers=from_timers, alone=True, write_error=write_error)

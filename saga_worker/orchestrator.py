@@ -146,9 +146,7 @@ class Orchestrator:
         await inbox.settle(connection, [row for change in changes for row in change.rows])
 
 
-async def _save_wakes(
-    connection: Connection, advanced: Advanced, owned: Sequence[UUID], *, from_timers: bool
-) -> None:
+async def _save_wakes(connection: Connection, advanced: Advanced, owned: Sequence[UUID], *, from_timers: bool) -> None:
     """A wake row is a lower bound of its saga's timers: lowered here, corrected when it was due, never raised."""
     changes = {change.ref: change for change in advanced.changes}
     if from_timers:

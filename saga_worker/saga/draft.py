@@ -14,11 +14,12 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from saga_worker.saga.commands import Answer, Then, follow
-from saga_worker.saga.definition import CommandOf, Saga
+from saga_worker.saga.definition import Saga
 from saga_worker.saga.inputs import Applied, Decision, Effect, Given, Outcome, Postponed, PublishEvent, SendCommand
 from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Progress, Timer
 from saga_worker.saga.messages import Event, Message, encode
 from saga_worker.saga.retry import Undo
+from saga_worker.saga.steps import CommandOf
 from saga_worker.saga.transitions import Status, move
 
 # Timer names are "<kind>:<seq or step id>"; `deadline` stands alone.
@@ -107,9 +108,14 @@ class Draft:
         self.arm(f"{TIMEOUT}:{record.seq}", timeout)
         self.effects.append(
             SendCommand(
-                seq=record.seq, step=record.step, destination=record.destination, type=record.type,
-                body=(record.body or "").encode(), deadline=self.given.now + timeout, undoes=record.undoes,
-            )  # fmt: skip
+                seq=record.seq,
+                step=record.step,
+                destination=record.destination,
+                type=record.type,
+                body=(record.body or "").encode(),
+                deadline=self.given.now + timeout,
+                undoes=record.undoes,
+            )
         )
 
     def timeout_of(self, record: CommandRecord) -> timedelta:
@@ -130,7 +136,7 @@ class Draft:
         """Enter `answer` into the record; returns what follows. Ends its timers when the fate is settled."""
         fate, then = follow(record.kind, record.fate, answer)
         if fate is not record.fate:
-            self.commands[record.seq] = replace(record, fate=fate, body=None if fate is not Fate.UNKNOWN else record.body)
+            self.commands[record.seq] = replace(record, fate=fate, body=None)
             for kind in (TIMEOUT, RESEND, WATCH):
                 self.disarm(f"{kind}:{record.seq}")
             self.lift(record.step)
@@ -148,7 +154,7 @@ class Draft:
     @property
     def past_pivot(self) -> bool:
         """The pivot's command is out (a rejection would still bring us back) or answered: only forward."""
-        return self.pivoted or any(step_id in self.saga.pivots for step_id in self.active)
+        return self.pivoted or any(step_id in self.saga.flow_root.pivots for step_id in self.active)
 
     # -- timers and attention -----------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ WORKER_KILLED: Final = "worker_killed"
 BLOCKING: Final = frozenset({HANDLER_ERROR, WORKER_KILLED})  # only what died while being applied blocks its saga
 LIFTED_HERE: Final = frozenset({BEHIND_DEAD, "paused"})  # reasons for being held that `fold` judges anew
 TIMERS_AT_ONCE: Final = 50
+FIVE_TIMES: Final = Retry.exponential(5)
 HOPELESS: Final = timedelta(hours=1)  # between tries of a timer whose handler keeps raising
 NOT_NOW: Final = timedelta(seconds=5)  # a due timer that may not fire is looked at again after this
 
@@ -54,7 +55,7 @@ NOT_NOW: Final = timedelta(seconds=5)  # a due timer that may not fire is looked
 class Limits:
     """What the settings say about failing rows and early ones."""
 
-    attempts: Retry = Retry.exponential(5)
+    attempts: Retry = FIVE_TIMES
     crashes: int = 3
     parking: timedelta = timedelta(days=14)
     rows: int = 200
@@ -355,18 +356,24 @@ class _Fold:
         message_id = f"timer:{self.change.ref}:{name}:{self.instance.progress.timers[name].epoch}"
         self._append(decision, kind="timer", source="timer", message_id=message_id, inbox_id=None)
 
-    def _append(
-        self, decision: Decision, *, kind: str, source: str, message_id: str, inbox_id: int | None
-    ) -> None:
+    def _append(self, decision: Decision, *, kind: str, source: str, message_id: str, inbox_id: int | None) -> None:
         before, after = self.instance, decision.instance
         assert after is not None
         self.change.journal.append(
             JournalRow(
-                revision=after.revision, definition_version=after.definition_version, input_kind=kind,
-                consumer=self.saga.name, source=source, message_id=message_id, inbox_id=inbox_id,
-                decided_at=self.given.now, from_status=before.status if before else None, to_status=after.status,
-                sent=tuple(effect.seq for effect in decision.effects), timers=_armed(before, after),
-            )  # fmt: skip
+                revision=after.revision,
+                definition_version=after.definition_version,
+                input_kind=kind,
+                consumer=self.saga.name,
+                source=source,
+                message_id=message_id,
+                inbox_id=inbox_id,
+                decided_at=self.given.now,
+                from_status=before.status if before else None,
+                to_status=after.status,
+                sent=tuple(effect.seq for effect in decision.effects),
+                timers=_armed(before, after),
+            )
         )
         self.change.effects += decision.effects
         self.instance = after

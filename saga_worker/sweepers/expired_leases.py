@@ -15,9 +15,7 @@ log = logging.getLogger(__name__)
 class ExpiredLeases(Sweeper):
     """Marks suspects from the intents of dead workers; their outbox rows are the relay's business."""
 
-    def __init__(
-        self, database: Database, *, on_expired: Callable[[], None], interval_seconds: float = 1.0
-    ) -> None:
+    def __init__(self, database: Database, *, on_expired: Callable[[], None], interval_seconds: float = 1.0) -> None:
         super().__init__(interval_seconds=interval_seconds)
         self._database = database
         self._on_expired = on_expired

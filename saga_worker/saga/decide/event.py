@@ -6,12 +6,13 @@ from typing import Any
 
 from saga_worker.saga import flow
 from saga_worker.saga.decide.next import Leave, Next, Stay, Undo, by_verdict
-from saga_worker.saga.definition import Arm, On, Start
+from saga_worker.saga.definition import Entry, On, Saga
 from saga_worker.saga.draft import Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import EventArrived, Ignored, Parked
 from saga_worker.saga.messages import Message, decode
 from saga_worker.saga.routing import canonical_key
+from saga_worker.saga.steps import Arm
 from saga_worker.saga.transitions import Status
 
 
@@ -28,10 +29,10 @@ def apply(draft: Draft, event: EventArrived) -> Next:
     return Ignored("not_handled")
 
 
-def read(start: Start, event: EventArrived, saga: Any) -> Message:
+def read(entry: Entry, event: EventArrived, saga: Saga[Any]) -> Message:
     """The event as its model; refuses it when the key in the model is not the key it was routed by."""
-    message = decode(event.body, start.model, event.type)
-    if canonical_key(start.key(message), saga.key_kind) != event.key:
+    message = decode(event.body, entry.model, event.type)
+    if canonical_key(entry.key(message), saga.key_kind) != event.key:
         raise PoisonMessage("key_mismatch", f"The key in the {event.type} model is not the key it was routed by.")
     return message
 
@@ -69,5 +70,3 @@ def _is_over(draft: Draft) -> bool:
 
 def _over(draft: Draft) -> Ignored:
     return Ignored("compensating" if draft.status is Status.COMPENSATING else "saga_finished")
-
-

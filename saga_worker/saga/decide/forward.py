@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import assert_never
 
 from saga_worker.saga import flow
-from saga_worker.saga.definition import CommandOf, EmitStep, WaitStep
 from saga_worker.saga.draft import DEADLINE, EVERY, WAIT, WATCH, Draft
 from saga_worker.saga.instance import CommandKind
+from saga_worker.saga.steps import CommandOf, EmitStep, WaitStep
 from saga_worker.saga.transitions import Status
 
 
@@ -23,7 +23,7 @@ def leave(draft: Draft, step_id: str) -> None:
     del draft.active[step_id]
     draft.disarm(f"{WAIT}:{step_id}")
     draft.disarm(f"{EVERY}:{step_id}")
-    if step_id in draft.saga.pivots:
+    if step_id in draft.saga.flow_root.pivots:
         draft.pivoted = True
     _open(draft, flow.after(draft.saga.flow_root, step_id, draft.state))
 

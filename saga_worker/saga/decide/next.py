@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from saga_worker.saga.inputs import Ignored, Parked, Postponed, Refused
-from saga_worker.saga.messages import Compensate, Complete, Verdict
+from saga_worker.saga.retry import Compensate, Complete, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,7 @@ class UndoAgain:
     undone_seq: int
 
 
-Next = (
-    Stay | Begin | Leave | OpenAgain | Undo | Finish | Proceed | UndoAgain | Ignored | Parked | Refused | Postponed
-)
+Next = Stay | Begin | Leave | OpenAgain | Undo | Finish | Proceed | UndoAgain | Ignored | Parked | Refused | Postponed
 
 
 def by_verdict(verdict: Verdict, otherwise: Next) -> Next:

@@ -54,8 +54,8 @@ def _retry(draft: Draft) -> Next:
         draft.lift(silent.step)
         draft.resend(silent)
         return Stay()
-    for step_id, seq in draft.active.items():
-        if seq is not None and draft.commands[seq].fate is Fate.REJECTED:
+    for step_id, command_seq in draft.active.items():
+        if command_seq is not None and draft.commands[command_seq].fate is Fate.REJECTED:
             draft.lift(step_id)
             return OpenAgain(step_id)
     return _watch_again(draft) or Ignored("nothing_to_retry")
@@ -84,5 +84,3 @@ def _watch_again(draft: Draft) -> Next | None:
         draft.lift(record.step)
         draft.arm(f"{WATCH}:{record.seq}", draft.given.watch)
     return Stay() if expired else None
-
-

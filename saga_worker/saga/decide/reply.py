@@ -10,7 +10,8 @@ from saga_worker.saga.draft import UNDO_AGAIN, Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import Ignored, ReplyArrived
 from saga_worker.saga.instance import CommandKind, CommandRecord
-from saga_worker.saga.messages import Compensate, Message, decode, rejection_models, reply_models
+from saga_worker.saga.messages import Message, decode, rejection_models, reply_models
+from saga_worker.saga.retry import Compensate
 
 LATE = "late_reply"
 
@@ -48,9 +49,11 @@ def apply(draft: Draft, reply: ReplyArrived) -> Next:
 
 def _read(draft: Draft, record: CommandRecord, reply: ReplyArrived) -> tuple[Answer, Message]:
     step = draft.step(record)
-    command = step.command_model if record.kind is CommandKind.FORWARD else step.undo_model
-    assert command is not None
-    replies, rejections = reply_models(command), rejection_models(command)
+    if record.kind is CommandKind.FORWARD:
+        replies, rejections = step.replies, step.rejections
+    else:
+        assert step.undo_model is not None
+        replies, rejections = reply_models(step.undo_model), rejection_models(step.undo_model)
     if reply.type in replies:
         return Answer.SUCCESS, decode(reply.body, replies[reply.type], reply.type)
     if reply.type in rejections:
@@ -65,7 +68,7 @@ def _answered(draft: Draft, record: CommandRecord, message: Message) -> Next:
     step = draft.step(record)
     verdict = draft.handle(step.on_reply, message) if step.on_reply is not None else None
     following = by_verdict(verdict, Leave(record.step))
-    if isinstance(following, Undo) and (draft.pivoted or record.step in draft.saga.pivots):
+    if isinstance(following, Undo) and (draft.pivoted or record.step in draft.saga.flow_root.pivots):
         draft.attend("cannot_compensate", record.step)  # the pivot is behind us: only forward
         return Leave(record.step)
     return following
@@ -113,5 +116,3 @@ def _undo_refused(draft: Draft, record: CommandRecord) -> Next:
         return Proceed()
     draft.arm(f"{UNDO_AGAIN}:{record.undoes}", delay)
     return Stay()
-
-

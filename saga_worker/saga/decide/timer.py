@@ -6,11 +6,11 @@ from typing import assert_never
 
 from saga_worker.saga.commands import Answer, Then
 from saga_worker.saga.decide.next import Leave, Next, Proceed, Stay, Undo, UndoAgain
-from saga_worker.saga.definition import WaitStep
 from saga_worker.saga.draft import EVERY, RESEND, TIMEOUT, Draft
 from saga_worker.saga.inputs import Ignored, Postponed, TimerFired
 from saga_worker.saga.instance import CommandKind, Timer
 from saga_worker.saga.retry import OnTimeout
+from saga_worker.saga.steps import WaitStep
 
 
 def apply(draft: Draft, fired: TimerFired) -> Next:
@@ -106,5 +106,3 @@ def _deadline(draft: Draft) -> Next:
         return Undo("the deadline of the saga has passed")
     draft.attend("deadline_passed")
     return Stay()
-
-

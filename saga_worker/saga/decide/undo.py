@@ -35,9 +35,9 @@ def proceed(draft: Draft) -> None:
         return  # completed, or ended by an operator: what was done is kept
     if not _is_trying(draft):
         tried = {c.undoes for c in draft.commands.values()}
-        for record in pending:
-            if record.seq not in tried:
-                return take_back(draft, record)
+        untried = next((record for record in pending if record.seq not in tried), None)
+        if untried is not None:
+            take_back(draft, untried)
 
 
 def take_back(draft: Draft, record: CommandRecord) -> None:
