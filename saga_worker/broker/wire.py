@@ -12,6 +12,7 @@ import asyncio
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Protocol, cast
 
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
@@ -233,6 +234,8 @@ class _TappedReader:
             sink.on_confirm(tag, bool(bits & 1), index == BASIC_ACK)
             return True
         if index == CHANNEL_CLOSE:
+            del self._tap.sinks[channel]  # the number may be given to another channel
+            self._contents.pop(channel, None)
             sink.on_channel_closed(*_close_reason(payload))
         elif index == BASIC_CANCEL:
             sink.on_consumer_cancelled()
@@ -249,11 +252,16 @@ def ack_frame(channel: int, tag: int) -> bytes:
     return _ACK.pack(METHOD, channel, 13, BASIC_ACK, tag, 1, 0xCE)
 
 
-def publish_method(channel: int, exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
-    """The frame of basic.publish; raises `Unsendable`."""
-    arguments = encode_short(exchange, "exchange") + encode_short(routing_key, "routing_key")
-    payload = _INDEX.pack(BASIC_PUBLISH) + b"\x00\x00" + arguments + (b"\x01" if mandatory else b"\x00")
-    return _FRAME.pack(METHOD, channel, len(payload)) + payload + _END
+def publish_method(channel: int, exchange: str, routing_key: str, *, mandatory: bool) -> tuple[bytes, bytes]:
+    """The frame of basic.publish in two pieces; raises `Unsendable`."""
+    arguments = _publish_arguments(exchange, routing_key, mandatory)
+    return _FRAME.pack(METHOD, channel, len(arguments) - 1), arguments
+
+
+@lru_cache(maxsize=4096)
+def _publish_arguments(exchange: str, routing_key: str, mandatory: bool) -> bytes:
+    names = encode_short(exchange, "exchange") + encode_short(routing_key, "routing_key")
+    return _INDEX.pack(BASIC_PUBLISH) + b"\x00\x00" + names + (b"\x01" if mandatory else b"\x00") + _END
 
 
 def content_frames(channel: int, properties: bytes, body: bytes, *, frame_max: int) -> list[bytes]:

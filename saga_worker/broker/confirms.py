@@ -1,0 +1,121 @@
+"""One channel in confirm mode: what is on the wire, and what the broker says to it.
+
+Takes entries and writes their frames; matches confirms by delivery tag, with no future per message, and returns
+by message id. Hands outcomes to `publisher`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from saga_worker.broker.connection import Closure, Session
+from saga_worker.broker.fields import decode_properties, short_text
+from saga_worker.broker.outgoing import Confirmed, OnOutcome, Outcome, Outgoing, Unknown, Unroutable
+from saga_worker.broker.wire import BASIC_RETURN, content_frames, publish_method
+
+WINDOW_BYTES: Final = 16 * 1024 * 1024
+_CONFIRMED: Final = Confirmed()
+_REFUSED: Final = Unknown("the broker refused it for now (nack)")
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A message on its way. `deadline`: until when it may wait for its next turn or answer."""
+
+    message: Outgoing
+    message_id: str
+    on_outcome: OnOutcome
+    properties: bytes
+    deadline: float
+    returned: Unroutable | None = None
+    kills: int = 0
+
+
+class ConfirmUser(Protocol):
+    """Who is told."""
+
+    def settled(self, entry: Entry, outcome: Outcome) -> None: ...
+
+    def answered(self) -> None: ...
+
+    def channel_closed(self, channel: ConfirmingChannel, closure: Closure) -> None: ...
+
+
+class ConfirmingChannel:
+    """The sink of one publishing channel. Its count of delivery tags is its own: nobody else publishes on it."""
+
+    def __init__(self, user: ConfirmUser, session: Session, number: int, *, is_quarantine: bool) -> None:
+        self.session = session
+        self.is_quarantine = is_quarantine
+        self.in_flight: dict[int, Entry] = {}  # by tag, in the order of publishing
+        self._by_id: dict[str, Entry] = {}
+        self._user = user
+        self._number = number
+        self._frame_max = session.frame_max
+        self._last_tag = 0
+        self._bytes = 0
+
+    def has_room(self, window: int) -> bool:
+        return len(self.in_flight) < window and self._bytes < WINDOW_BYTES
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether the oldest message waits longer for its answer than it may."""
+        return bool(self.in_flight) and next(iter(self.in_flight.values())).deadline <= now
+
+    def send(self, entries: list[Entry]) -> None:
+        """Put `entries` on the wire in this order, in one write."""
+        frames: list[bytes] = []
+        for entry in entries:
+            message = entry.message
+            self._last_tag += 1
+            self.in_flight[self._last_tag] = entry
+            self._by_id[entry.message_id] = entry
+            self._bytes += len(message.body)
+            frames += publish_method(self._number, message.exchange, message.routing_key, mandatory=message.mandatory)
+            frames += content_frames(self._number, entry.properties, message.body, frame_max=self._frame_max)
+        self.session.tap.write(b"".join(frames))
+
+    def take_all(self) -> list[Entry]:
+        """Everything without an answer, when no answer can come any more."""
+        entries = list(self.in_flight.values())
+        self.in_flight.clear()
+        self._by_id.clear()
+        for entry in entries:
+            entry.returned = None
+        return entries
+
+    def on_confirm(self, tag: int, multiple: bool, is_ack: bool) -> None:
+        tags = [tag]
+        if multiple:
+            tags = []
+            for known in self.in_flight:
+                if known > tag:
+                    break
+                tags.append(known)
+        for known in tags:
+            self._confirm(known, is_ack)
+        self._user.answered()
+
+    def _confirm(self, tag: int, is_ack: bool) -> None:
+        entry = self.in_flight.pop(tag, None)
+        if entry is None:
+            return
+        del self._by_id[entry.message_id]
+        self._bytes -= len(entry.message.body)
+        self._user.settled(entry, (entry.returned or _CONFIRMED) if is_ack else _REFUSED)
+
+    def on_content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None:
+        if method != BASIC_RETURN:
+            return
+        entry = self._by_id.get(decode_properties(header).message_id or "")
+        if entry is not None:  # its confirm follows
+            text, _ = short_text(arguments, 2)
+            message = entry.message
+            entry.returned = Unroutable(f"{text}: no queue is bound to {message.exchange} for {message.routing_key}")
+
+    def on_channel_closed(self, code: int, text: str) -> None:
+        self._user.channel_closed(self, Closure(text, code))
+
+    def on_consumer_cancelled(self) -> None:
+        """Nothing is consumed on this channel."""

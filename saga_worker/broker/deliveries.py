@@ -1,0 +1,292 @@
+"""Deliveries of the inbox and the dead queue, in batches, and their acknowledgement.
+
+Takes frames from the tap, keeps at most a byte budget in hand (beyond it the socket is left unread), gives out
+what is there without waiting for more, and acknowledges only the contiguous prefix of what its user has stored.
+Hands batches to `consumer`. What was in hand when a connection ends is forgotten: the broker delivers it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel as UnderlayChannel
+from aiormq.exceptions import AMQPError
+
+from saga_worker.broker.connection import STEP_TIMEOUT_SECONDS, BrokerConnection, Closure, Session
+from saga_worker.broker.fields import decode_properties, short_text
+from saga_worker.broker.topology import Topology
+from saga_worker.broker.wire import ack_frame
+from saga_worker.envelope.delivery import Delivery, Source
+
+log = logging.getLogger(__name__)
+
+BYTE_BUDGET: Final = 64 * 1024 * 1024
+BATCH_BYTES: Final = 8 * 1024 * 1024
+WATCHDOG_SECONDS: Final = 15.0
+_DELIVERY_OVERHEAD: Final = 1024  # what a small message costs in memory beside its body
+_TAGS: Final = {Source.INBOX: "saga_worker.inbox", Source.DEAD: "saga_worker.dead"}
+_SOURCES: Final = {tag: source for source, tag in _TAGS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive deliveries of one channel, oldest first."""
+
+    deliveries: Sequence[Delivery]
+    session: object
+
+    @property
+    def last_tag(self) -> int:
+        return self.deliveries[-1].delivery_tag
+
+
+class Deliveries:
+    """The consuming side of one worker. Not for several loops at once: one batch is taken after the other."""
+
+    def __init__(
+        self,
+        connection: BrokerConnection,
+        topology: Topology,
+        *,
+        prefetch: int = 1000,
+        byte_budget: int = BYTE_BUDGET,
+        watchdog_seconds: float = WATCHDOG_SECONDS,
+    ) -> None:
+        self._connection = connection
+        self._topology = topology
+        self._prefetch = prefetch
+        self._byte_budget = byte_budget
+        self._watchdog_seconds = watchdog_seconds
+        self._types: set[str] = set()
+        self._is_paused = False
+        self._channel: _ConsumingChannel | None = None
+        self._arrived = asyncio.Event()
+        self._watchdog: asyncio.Task[None] | None = None
+        self.backlog_at_connect: int | None = None
+        self.connects = 0
+
+    @property
+    def is_up(self) -> bool:
+        return self._connection.is_up
+
+    @property
+    def unacknowledged(self) -> int:
+        """Deliveries that the broker counts as ours right now."""
+        return self._channel.unacknowledged if self._channel is not None else 0
+
+    async def start(self) -> None:
+        """Connect and consume; returns after the first attempt. Raises `ConfigurationError`."""
+        await self._connection.start(self._open, self._lost)
+        self._watchdog = asyncio.create_task(self._watch(), name="delivery watchdog")
+
+    async def close(self) -> None:
+        """Stop. What is in hand and not acknowledged goes back to the queue."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        await self._connection.close()
+        self._channel = None
+
+    async def bind_types(self, types: Iterable[str]) -> None:
+        """Let events of these types into the inbox, now and after every reconnect.
+
+        Register their routes first: a delivery that no route knows is parked.
+        """
+        new = set(types) - self._types
+        self._types |= new
+        session = self._connection.session
+        if session is not None and new:
+            await self._topology.bind(session, new)
+
+    async def next_batch(self, limit: int) -> Batch:
+        """The oldest deliveries in hand, at most `limit` and some megabytes; waits while there are none."""
+        while True:
+            self._arrived.clear()
+            if self._channel is not None and self._channel.in_hand:
+                return self._channel.take(limit)
+            await self._arrived.wait()
+
+    async def ack(self, batch: Batch) -> None:
+        """Everything in `batch` is stored. Nothing happens when its connection is gone: it will come again."""
+        if self._channel is not None and batch.session is self._channel.session:
+            self._channel.ack(batch)
+        else:
+            log.debug("a batch is acknowledged after its connection was lost")
+
+    async def pause(self) -> None:
+        """Take no more from the queues; what is in hand stays ours. For the time the database is away."""
+        if self._is_paused:
+            return
+        self._is_paused = True
+        if self._channel is not None:
+            await self._channel.cancel()
+
+    async def resume(self) -> None:
+        if not self._is_paused:
+            return
+        self._is_paused = False
+        if self._channel is not None:
+            await self._channel.consume(self._topology)
+
+    def give_back(self) -> None:
+        """Return everything that is not acknowledged to the queues, by giving up the connection."""
+        self._connection.reconnect("what is in hand goes back to the queue")
+
+    async def backlog(self) -> int | None:
+        """Messages waiting in the inbox queue, or None when the broker cannot be asked."""
+        channel = self._channel
+        return await channel.backlog(self._topology.inbox_queue) if channel is not None else None
+
+    async def _open(self, session: Session) -> None:
+        await self._topology.declare(session)
+        await self._topology.bind(session, self._types)
+        channel = await _ConsumingChannel.open(session, self._prefetch, self._byte_budget, self._arrived)
+        self.backlog_at_connect = await channel.backlog(self._topology.inbox_queue)
+        self.connects += 1
+        self._channel = channel
+        if not self._is_paused:
+            await channel.consume(self._topology)
+
+    def _lost(self, closure: Closure) -> None:
+        self._channel = None
+
+    async def _watch(self) -> None:
+        """A consumer can die without a word on a living connection: ask now and then."""
+        while True:
+            await asyncio.sleep(self._watchdog_seconds)
+            channel = self._channel
+            if channel is not None and not self._is_paused and not await channel.is_consuming(self._topology):
+                self._connection.reconnect("the consumer is gone")
+
+
+class _ConsumingChannel:
+    """One channel with its consumers and what they brought; the sink of its frames."""
+
+    def __init__(self, session: Session, number: int, byte_budget: int, arrived: asyncio.Event) -> None:
+        self.session = session
+        self.in_hand: deque[Delivery] = deque()
+        self._number = number
+        self._byte_budget = byte_budget
+        self._arrived = arrived
+        self._channel: UnderlayChannel | None = None
+        self._bytes = 0
+        self._last_delivered = 0
+        self._last_acked = 0
+        self._taken: deque[Batch] = deque()  # given out, oldest first
+        self._stored: set[int] = set()  # last tags of batches that may be acknowledged
+
+    @classmethod
+    async def open(cls, session: Session, prefetch: int, byte_budget: int, arrived: asyncio.Event) -> _ConsumingChannel:
+        sinks: list[_ConsumingChannel] = []
+
+        def sink(number: int) -> _ConsumingChannel:
+            sinks.append(cls(session, number, byte_budget, arrived))
+            return sinks[0]
+
+        channel = await session.tapped_channel(sink)
+        await channel.basic_qos(prefetch_count=prefetch, timeout=STEP_TIMEOUT_SECONDS)
+        sinks[0]._channel = channel
+        return sinks[0]
+
+    @property
+    def unacknowledged(self) -> int:
+        return self._last_delivered - self._last_acked
+
+    async def consume(self, topology: Topology) -> None:
+        for source, queue in ((Source.DEAD, topology.dead_queue), (Source.INBOX, topology.inbox_queue)):
+            if _TAGS[source] not in self._underlay.consumers:
+                await self._underlay.basic_consume(
+                    queue, self._bypassed, consumer_tag=_TAGS[source], timeout=STEP_TIMEOUT_SECONDS
+                )
+
+    async def cancel(self) -> None:
+        """Stop the consumers; a broker that does not answer in time costs the connection."""
+        try:
+            for tag in _TAGS.values():
+                await self._underlay.basic_cancel(tag, timeout=STEP_TIMEOUT_SECONDS)
+        except (AMQPError, OSError, TimeoutError, RuntimeError):
+            self.session.fail(Closure("the consumer could not be cancelled"))
+
+    async def backlog(self, queue: str) -> int | None:
+        try:
+            declared = await self._underlay.queue_declare(queue, passive=True, timeout=STEP_TIMEOUT_SECONDS)
+        except (AMQPError, OSError, TimeoutError, RuntimeError):
+            return None
+        return declared.message_count
+
+    async def is_consuming(self, topology: Topology) -> bool:
+        if self._bytes >= self._byte_budget:
+            return True  # the socket is left unread on purpose: no answer would come
+        alive = not self._underlay.is_closed and all(tag in self._underlay.consumers for tag in _TAGS.values())
+        return alive and await self.backlog(topology.inbox_queue) is not None
+
+    def take(self, limit: int) -> Batch:
+        deliveries: list[Delivery] = []
+        size = 0
+        while self.in_hand and len(deliveries) < limit and size < BATCH_BYTES:
+            deliveries.append(self.in_hand.popleft())
+            size += len(deliveries[-1].body)
+        batch = Batch(deliveries, self.session)
+        self._taken.append(batch)
+        return batch
+
+    def ack(self, batch: Batch) -> None:
+        """Acknowledge up to the last batch before which everything is stored (multiple=True covers all below)."""
+        self._stored.add(batch.last_tag)
+        tag = 0
+        while self._taken and self._taken[0].last_tag in self._stored:
+            done = self._taken.popleft()
+            tag = done.last_tag
+            self._stored.discard(tag)
+            self._bytes -= sum(_cost(delivery) for delivery in done.deliveries)
+        if tag:
+            self.session.tap.write(ack_frame(self._number, tag))
+            self._last_acked = tag
+        if self._bytes < self._byte_budget:
+            self.session.tap.go_on_reading()
+
+    def on_content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None:
+        delivery = _delivery(arguments, header, body)
+        self._last_delivered = delivery.delivery_tag
+        self._bytes += _cost(delivery)
+        if self._bytes >= self._byte_budget:
+            self.session.tap.stop_reading()
+        self.in_hand.append(delivery)
+        self._arrived.set()
+
+    def on_confirm(self, tag: int, multiple: bool, is_ack: bool) -> None:
+        """Nothing is published on this channel."""
+
+    def on_channel_closed(self, code: int, text: str) -> None:
+        self.session.fail(Closure(text, code))
+
+    def on_consumer_cancelled(self) -> None:
+        self.session.fail(Closure("the broker cancelled the consumer: a queue was deleted or has moved"))
+
+    @property
+    def _underlay(self) -> UnderlayChannel:
+        assert self._channel is not None
+        return self._channel
+
+    async def _bypassed(self, message: DeliveredMessage) -> None:
+        """The library's own callback; the tap takes every delivery before it."""
+        self.session.fail(Closure("a delivery went past the tap; this release of the client library does not fit"))
+
+
+def _cost(delivery: Delivery) -> int:
+    return len(delivery.body) + _DELIVERY_OVERHEAD
+
+
+def _delivery(arguments: bytes, header: bytes, body: bytes) -> Delivery:
+    tag, at = short_text(arguments, 0)
+    delivery_tag = int.from_bytes(arguments[at : at + 8], "big")
+    redelivered = bool(arguments[at + 8] & 1)
+    exchange, at = short_text(arguments, at + 9)
+    routing_key, _ = short_text(arguments, at)
+    properties = decode_properties(header)
+    return Delivery(body, properties, exchange, routing_key, redelivered, delivery_tag, _SOURCES[tag])
