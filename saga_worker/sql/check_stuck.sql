@@ -1,0 +1,27 @@
+-- I8: an open saga has a reason to move: a ready row, a held row (its reason says what must be lifted), an unconfirmed
+-- message, an armed timer that will be looked at, or its name on the attention list. A paused one waits for its operator.
+-- An armed timer counts only if the wake row that fires it exists and is not later than the timer, give or take the
+-- minute by which a timer that may not fire yet is put off.
+WITH open_saga AS (
+  SELECT saga_id, ref, definition, key, status, progress FROM saga_worker.saga
+  WHERE status IN (0, 1, 2) AND attention IS NULL
+), earliest AS (
+  SELECT o.saga_id, min((t.value ->> 0)::timestamptz) AS due_at
+  FROM open_saga o
+  CROSS JOIN LATERAL json_each(convert_from(o.progress, 'UTF8')::json -> 'timers') AS t
+  GROUP BY o.saga_id
+), stuck AS (
+  SELECT format('saga %s (%s %s) is %s', o.saga_id, o.definition, o.key, saga_worker.status_word(o.status)) AS example
+  FROM open_saga o
+  LEFT JOIN earliest e ON e.saga_id = o.saga_id
+  LEFT JOIN saga_worker.wake w ON w.ref = o.ref
+  WHERE NOT coalesce(w.due_at <= greatest(e.due_at, clock_timestamp()) + interval '1 minute', false)
+    AND NOT EXISTS (SELECT FROM saga_worker.outbox x WHERE x.ref = o.ref)
+    AND NOT EXISTS (SELECT FROM saga_worker.inbox i WHERE i.ref = o.ref AND i.state = 0)
+    AND NOT EXISTS (SELECT FROM saga_worker.inbox i WHERE i.ref = o.ref AND i.state IN (2, 5) AND i.state = 2)
+)
+SELECT (SELECT count(*) FROM open_saga) AS examined,
+       format('%s open sagas, %s on the attention list', (SELECT count(*) FROM saga_worker.saga WHERE status IN (0, 1, 2)),
+              (SELECT count(*) FROM saga_worker.saga WHERE attention IS NOT NULL)) AS figure,
+       count(*) AS violations, (array_agg(example))[1:3] AS examples
+FROM stuck

@@ -1,0 +1,114 @@
+"""Brings a database to this release's schema, or says that it does not fit.
+
+Takes a database URL and a schema name, guarantees that only one process migrates at a time and that a failed
+migration leaves nothing behind. `worker` calls `check` before it takes any work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from alembic import command, op
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, NullPool, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from saga_worker.saga.errors import SchemaMismatch
+from saga_worker.sql import DEFAULT_SCHEMA, in_schema, quoted
+from saga_worker.sql.connection import dsn_of
+
+VERSION_TABLE: Final = "schema_version"
+_ATTEMPTS: Final = 10
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+
+
+async def upgrade(database_url: str, *, schema: str = DEFAULT_SCHEMA) -> None:
+    """Run the missing migrations. A table that stays locked for 2 s is tried again, ten times."""
+    quoted(schema)
+    engine = _engine(database_url)
+    try:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                async with engine.begin() as connection:
+                    await connection.run_sync(_upgrade, schema)
+                return
+            except Exception as error:
+                if attempt == _ATTEMPTS or _sqlstate(error) != _LOCK_NOT_AVAILABLE:
+                    raise
+                await asyncio.sleep(0.2 * attempt)
+    finally:
+        await engine.dispose()
+
+
+async def check(database_url: str, *, schema: str = DEFAULT_SCHEMA) -> None:
+    """Raise `SchemaMismatch` unless the schema is the one this release was written for."""
+    connection = await asyncpg.connect(dsn_of(database_url), timeout=5, command_timeout=15, statement_cache_size=0)
+    try:
+        found = await _revision(connection, schema)
+    finally:
+        await connection.close()
+    wanted = head()
+    if found != wanted:
+        raise SchemaMismatch(
+            f"Schema {schema} is at revision {found or 'none'}, this release needs {wanted}: "
+            + ("run `saga-worker db upgrade`." if found is None or found < wanted else "run a newer release.")
+        )
+
+
+def head() -> str:
+    """The newest revision this release knows."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def run_script(name: str) -> None:
+    """For revisions: run a file beside them, statement by statement (the driver prepares each one)."""
+    schema = op.get_context().config.attributes["schema"]  # type: ignore[union-attr]
+    script = files("saga_worker.sql.migrations").joinpath("versions", name).read_text(encoding="utf-8")
+    for statement in in_schema(script, schema).split(";\n\n"):
+        op.get_bind().exec_driver_sql(statement)
+
+
+def _upgrade(connection: Connection, schema: str) -> None:
+    connection.execute(text("SET LOCAL lock_timeout = '2s'"))
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    # Transaction level, so that it also holds behind PgBouncer; the second process waits, then finds nothing to do.
+    connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"migrate {schema}"})
+    connection.execute(text("SET LOCAL lock_timeout = '2s'"))
+    connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+    config = _config()
+    config.attributes.update(connection=connection, schema=schema)
+    command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _engine(database_url: str) -> AsyncEngine:
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(dsn_of(database_url), timeout=5, statement_cache_size=0)
+
+    return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+
+
+async def _revision(connection: asyncpg.Connection, schema: str) -> str | None:
+    table = f"{quoted(schema)}.{VERSION_TABLE}"
+    if await connection.fetchval("SELECT to_regclass($1)", table) is None:
+        return None
+    found: str | None = await connection.fetchval(f"SELECT version_num FROM {table}")
+    return found
+
+
+def _sqlstate(error: Exception) -> str | None:
+    return getattr(getattr(error, "orig", error), "sqlstate", None)

@@ -1,0 +1,35 @@
+-- What the locked sagas have before them, in a snapshot taken after the locks. Indexes: inbox_ready, inbox_parked,
+-- inbox_held. Bodies stop at the byte budget of a saga ($2), but never before its first row: the reader counts them as
+-- not read. Rows held or dead come without body: only their state and reason are judged.
+-- One row at least, for the clock.
+SELECT clock.now, backlog.*
+FROM (SELECT clock_timestamp() AS now) AS clock
+LEFT JOIN (
+  SELECT row.*
+  FROM unnest($1::uuid[]) AS locked(ref)
+  CROSS JOIN LATERAL (
+    (SELECT r.id, r.dedup, r.consumer, r.source, r.message_id, r.type, r.role, r.ref, r.saga_key, r.correlation_id,
+            r.state, r.reason, r.suspect, r.prio, r.attempts, r.crashes, r.first_failed_at, r.next_at, r.expires_at,
+            r.received_at, CASE WHEN sum(octet_length(r.body)) OVER (ORDER BY r.prio, r.id) <= $2::bigint
+                                  OR row_number() OVER (ORDER BY r.prio, r.id) = 1 THEN r.body END AS body
+     FROM saga_worker.inbox AS r
+     WHERE r.state = 0 AND r.ref = locked.ref
+     ORDER BY r.prio, r.id
+     LIMIT 200)
+    UNION ALL
+    (SELECT p.id, p.dedup, p.consumer, p.source, p.message_id, p.type, p.role, p.ref, p.saga_key, p.correlation_id,
+            p.state, p.reason, p.suspect, p.prio, p.attempts, p.crashes, p.first_failed_at, p.next_at, p.expires_at,
+            p.received_at, CASE WHEN sum(octet_length(p.body)) OVER (ORDER BY p.id) <= $2::bigint
+                                  OR row_number() OVER (ORDER BY p.id) = 1 THEN p.body END
+     FROM saga_worker.inbox AS p
+     WHERE p.state IN (1) AND p.ref = locked.ref
+     ORDER BY p.id
+     LIMIT 200)
+    UNION ALL
+    (SELECT h.id, h.dedup, h.consumer, h.source, h.message_id, h.type, h.role, h.ref, h.saga_key, h.correlation_id,
+            h.state, h.reason, h.suspect, h.prio, h.attempts, h.crashes, h.first_failed_at, h.next_at, h.expires_at,
+            h.received_at, ''::bytea
+     FROM saga_worker.inbox AS h
+     WHERE h.state IN (2, 5) AND h.ref = locked.ref
+     ORDER BY h.id
+     LIMIT 200)) AS row) AS backlog ON true

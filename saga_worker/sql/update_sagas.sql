@@ -1,0 +1,13 @@
+-- Guarded: a row whose revision is not the one that was locked is not written, and the count tells. Index: saga_pkey.
+-- Only saga_attention and saga_finished_at name columns written here, and those seldom change: updates stay HOT.
+UPDATE saga_worker.saga AS s
+SET definition_version = v.definition_version, status = v.status, revision = v.revision, seq = v.seq,
+    unsettled = v.unsettled, attention = v.attention, reason = v.reason, state = v.state, progress = v.progress,
+    updated_at = v.updated_at, finished_at = v.finished_at
+FROM unnest(
+  $1::uuid[], $2::integer[], $3::integer[], $4::smallint[], $5::integer[], $6::integer[], $7::smallint[], $8::text[],
+  $9::text[], $10::bytea[], $11::bytea[], $12::timestamptz[], $13::timestamptz[])
+  AS v(saga_id, locked_revision, definition_version, status, revision, seq, unsettled, attention, reason, state,
+       progress, updated_at, finished_at)
+WHERE s.saga_id = v.saga_id
+  AND s.revision = v.locked_revision
