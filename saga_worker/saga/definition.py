@@ -27,7 +27,6 @@ from saga_worker.saga.steps import (
     AnyStep,
     Arm,
     CommandDecorator,
-    CommandOf,
     CommandPolicy,
     E,
     EmitStep,
@@ -37,9 +36,6 @@ from saga_worker.saga.steps import (
     checked_bound,
     checked_event,
 )
-
-
-__all__ = ["AnyStep", "Arm", "CommandOf", "EmitStep", "Entry", "On", "Saga", "Start", "Step", "WaitStep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +85,7 @@ class Saga(Generic[S]):
             raise DefinitionError(f"{self.source}: saga {name}: version is {version}; count from 1.")
         self.state_model: Final[type[S]] = state
         self.version: Final = version
-        self.deadline: Final = deadline and checked_bound(deadline, f"saga {name}: deadline", source=self.source)
+        self.deadline: Final = checked_bound(deadline, f"saga {name}: deadline", source=self.source)
         self.starts: Final[dict[str, Start]] = {}
         self.handlers: Final[dict[str, On]] = {}
         self.arms: Final[dict[str, list[Arm]]] = {}
@@ -163,7 +159,9 @@ class Saga(Generic[S]):
             timeout=checked_bound(timeout, "timeout", source=source),
             retry=retry or Retry.none(),
             undo_mode=undo,
-            undo_timeout=checked_bound(undo_timeout or timeout, "undo_timeout", source=source),
+            undo_timeout=checked_bound(
+                timeout if undo_timeout is None else undo_timeout, "undo_timeout", source=source
+            ),
             undo_retry=undo_retry or UNDO_RETRY,
         )
         return CommandDecorator(policy, name, self._add)

@@ -123,8 +123,9 @@ def leaves(root: Flow[Any]) -> Iterator[AnyStep]:
 
 
 def before_pivots(root: Flow[Any]) -> frozenset[str]:
-    """The steps that a pivot may follow: what they do has to be undone if the saga fails before it."""
-    return frozenset(step_id for step_id, reached in root.reach.items() if (reached - {step_id}) & root.pivots)
+    """The steps that may run before any pivot and be followed by one: what they do may have to be undone."""
+    first, _ = _unpivoted(root.steps)
+    return frozenset(step_id for step_id in first - root.pivots if root.reach[step_id] & root.pivots)
 
 
 def _open(steps: tuple[Step[Any], ...], state: Any) -> tuple[str, ...]:
@@ -170,6 +171,25 @@ def _pivots(steps: tuple[Step[Any], ...]) -> Iterator[str]:
                 yield from _pivots(step.otherwise)
             case _:
                 pass
+
+
+def _unpivoted(steps: tuple[Step[Any], ...]) -> tuple[frozenset[str], bool]:
+    """The steps that may run before any pivot, and whether the end may be reached without one."""
+    found: frozenset[str] = frozenset()
+    for step in steps:
+        match step:
+            case When():
+                (then, then_open), (otherwise, otherwise_open) = _unpivoted(step.then), _unpivoted(step.otherwise)
+                found, is_open = found | then | otherwise, then_open or otherwise_open
+            case Pivot():
+                found, is_open = found | _unpivoted((step.step,))[0], False
+            case CommandOf() | WaitStep() | EmitStep():
+                found, is_open = found | {step.id}, True
+            case _:
+                raise _unknown_node(step)
+        if not is_open:
+            return found, False
+    return found, True
 
 
 def _continuation(root: Flow[Any], step_id: str) -> Continuation:

@@ -7,8 +7,9 @@ Hands messages to `decide` and bytes to the effects.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from types import UnionType
+from collections.abc import Mapping, Sequence
+from functools import cache
+from types import MappingProxyType, UnionType
 from typing import Any, ClassVar, Final, Generic, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -42,7 +43,7 @@ class Message(BaseModel):
     one model stand for several, of which the first is the one it is sent as.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     __wire_types__: ClassVar[tuple[str, ...]] = ("message",)
 
@@ -52,9 +53,11 @@ class Message(BaseModel):
         super().__init_subclass__(**config)
 
     @classmethod
-    def __pydantic_init_subclass__(cls, *, type: str | None = None, types: tuple[str, ...] = (), **_: Any) -> None:
-        declared = tuple(types) if type is None else (type, *types)
-        cls.__wire_types__ = declared or (_snake_case(cls.__name__),)
+    def __pydantic_init_subclass__(cls, *, type: str | None = None, types: Sequence[str] = (), **_: Any) -> None:
+        if isinstance(types, str):
+            raise DefinitionError(f"{cls.__qualname__}: types is one text; write type={types!r} or a tuple of texts.")
+        declared = types if type is None else (type, *types)
+        cls.__wire_types__ = tuple(dict.fromkeys(declared)) or (_snake_case(cls.__name__),)
         for wire_type in declared:
             _check_wire_type(cls, wire_type)
 
@@ -100,12 +103,14 @@ def wire_types(model: type[Message]) -> tuple[str, ...]:
     return model.__wire_types__
 
 
-def reply_models(command: type[Command[Any, Any]]) -> dict[str, type[Message]]:
+@cache
+def reply_models(command: type[Command[Any, Any]]) -> Mapping[str, type[Message]]:
     """The replies of a command class by wire type."""
     return _by_wire_type(command, _arguments(command)[-2])
 
 
-def rejection_models(command: type[Command[Any, Any]]) -> dict[str, type[Message]]:
+@cache
+def rejection_models(command: type[Command[Any, Any]]) -> Mapping[str, type[Message]]:
     """The rejections of a command class by wire type."""
     return _by_wire_type(command, _arguments(command)[-1])
 
@@ -145,7 +150,7 @@ def _arguments(command: type[Command[Any, Any]]) -> tuple[Any, ...]:
     return (Done, Rejected)
 
 
-def _by_wire_type(command: type[Command[Any, Any]], argument: Any) -> dict[str, type[Message]]:
+def _by_wire_type(command: type[Command[Any, Any]], argument: Any) -> Mapping[str, type[Message]]:
     members = get_args(argument) if get_origin(argument) in (Union, UnionType) else (argument,)
     models: dict[str, type[Message]] = {}
     for model in members:
@@ -158,7 +163,7 @@ def _by_wire_type(command: type[Command[Any, Any]], argument: Any) -> dict[str, 
                     f'tell them apart by class {model.__qualname__}(Message, type="…").'
                 )
             models[wire_type] = model
-    return models
+    return MappingProxyType(models)
 
 
 def _is_model(candidate: object, base: type[BaseModel]) -> bool:
@@ -181,7 +186,7 @@ def _path(location: tuple[int | str, ...], known: frozenset[str], kind: str) -> 
     return ".".join(parts) or "(document)"
 
 
-@lru_cache(maxsize=1024)
+@cache
 def _field_names(model: type[BaseModel]) -> frozenset[str]:
     """Names and aliases of all fields of `model` and of the models inside it."""
     names: set[str] = set()

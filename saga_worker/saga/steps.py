@@ -37,6 +37,7 @@ K = TypeVar("K", bound=Command[Message, Message])
 Kc = TypeVar("Kc", bound=Command[Message, Message], covariant=True)
 R1 = TypeVar("R1", bound=Message)
 X1 = TypeVar("X1", bound=Message)
+B = TypeVar("B", timedelta, timedelta | None)
 
 UNDO_RETRY: Final = Retry.exponential(5)
 
@@ -180,7 +181,7 @@ class WaitStep(Step[S], Generic[S]):
     ) -> None:
         self.id: Final = checked_name(name, "wait", source=source)
         self.source: Final = source
-        self.timeout: Final = checked_bound(timeout, f"step {name}: timeout", source=source) if timeout else timeout
+        self.timeout: Final = checked_bound(timeout, f"step {name}: timeout", source=source)
         self.on_timeout: Final = on_timeout
         self.reminder: Reminder | None = None
         self._add_arm: Final = add_arm
@@ -239,9 +240,9 @@ def checked_event(event: type[E], *, source: str) -> type[E]:
     return event
 
 
-def checked_bound(bound: timedelta, what: str, *, source: str) -> timedelta:
-    """`bound`, if it is a time that can pass."""
-    if bound <= timedelta(0):
+def checked_bound(bound: B, what: str, *, source: str) -> B:
+    """`bound`, if it is a time that can pass, or None."""
+    if bound is not None and bound <= timedelta(0):
         raise DefinitionError(f"{source}: {what} is {bound}; give a duration above zero.")
     return bound
 

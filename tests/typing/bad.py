@@ -1,0 +1,115 @@
+"""Each marked line has to be an error for mypy --strict and for pyright, and no other line."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from good import (
+    BookSeat,
+    CancelSeat,
+    FreeRoom,
+    HoldRoom,
+    HotelFull,
+    PassportMissing,
+    RoomHeld,
+    SeatBooked,
+    Trip,
+    TripRequested,
+    TripWithdrawn,
+    book,
+    booking,
+    hold,
+    passport,
+)
+from pydantic import BaseModel
+
+from saga_worker import Saga, Verdict, days, minutes, pivot, when
+
+
+class Parcel(BaseModel):
+    number: UUID
+
+
+parcels = Saga("parcels", state=Parcel)
+
+
+@parcels.command("hotel", timeout=minutes(1))
+def parcel_step(parcel: Parcel) -> HoldRoom:
+    return HoldRoom(trip=parcel.number, nights=1)
+
+
+@booking.command("hotel", timeout=minutes(1))  # error: another state
+def wrong_state(parcel: Parcel) -> HoldRoom:
+    return HoldRoom(trip=parcel.number, nights=1)
+
+
+@booking.command("hotel", timeout=minutes(1))  # error: no command
+def not_a_command(trip: Trip) -> RoomHeld:
+    return RoomHeld(room="1")
+
+
+@hold.reply  # error: another command's reply
+def wrong_reply(trip: Trip, reply: SeatBooked) -> None: ...
+
+
+@book.reply  # error: one of two replies is not handled
+def half_a_reply(trip: Trip, reply: SeatBooked) -> None: ...
+
+
+@hold.rejected  # error: a reply is no rejection
+def wrong_rejection(trip: Trip, why: RoomHeld) -> None: ...
+
+
+@hold.undo  # error: undoes another command
+def wrong_undo(trip: Trip) -> CancelSeat:
+    return CancelSeat(trip=trip.trip)
+
+
+@hold.undo  # error: undo of another state
+def wrong_undo_state(parcel: Parcel) -> FreeRoom:
+    return FreeRoom(trip=parcel.number, room=None)
+
+
+@book.undo  # error: a command that undoes nothing
+def not_an_undo(trip: Trip) -> BookSeat:
+    return BookSeat(trip=trip.trip)
+
+
+@booking.starts_on(TripRequested, key=lambda e: e.tripp)  # error: no such field
+def begin(event: TripRequested) -> Trip:
+    return Trip(trip=event.trip, nights=1)
+
+
+@booking.starts_on(TripWithdrawn, key=lambda e: e.trip)  # error: the handler takes another event
+def begin_wrong(event: TripRequested) -> Trip:
+    return Trip(trip=event.trip, nights=1)
+
+
+@booking.starts_on(HotelFull, key=lambda e: e.until)  # error: no event
+def begin_by_message(event: HotelFull) -> Trip:
+    return begin(TripRequested(trip=UUID(int=1), nights=1))
+
+
+@passport.every(days(1), times=2)  # error: a reminder is an event
+def remind(trip: Trip) -> HoldRoom:
+    return HoldRoom(trip=trip.trip, nights=1)
+
+
+booking.flow(hold, parcel_step)  # error: a step of another saga
+booking.flow(pivot(parcel_step))  # error: also inside a pivot
+booking.flow(when(lambda trip: trip.nigths > 1, hold))  # error: no such field
+booking.flow(when(lambda trip: True, hold, otherwise=parcel_step))  # error: another saga in the other branch
+booking.flow(hold, "passport check")  # error: a name is no step
+
+
+@booking.on(TripWithdrawn, key=lambda e: e.trip)  # error: a verdict is no text
+def withdrawn(trip: Trip, event: TripWithdrawn) -> str:
+    return "compensate"
+
+
+@booking.emit  # error: the event of another state
+def announce(parcel: Parcel) -> PassportMissing:
+    return PassportMissing(trip=parcel.number)
+
+
+def unused(verdict: Verdict) -> None: ...

@@ -1,0 +1,215 @@
+"""Every form of the authoring surface once, as a type checker has to accept it."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from saga_worker import (
+    Command,
+    Compensate,
+    Complete,
+    Event,
+    KeyKind,
+    Message,
+    OnTimeout,
+    Retry,
+    Saga,
+    Step,
+    Undo,
+    UndoOf,
+    Verdict,
+    days,
+    hours,
+    minutes,
+    pivot,
+    seconds,
+    when,
+)
+
+
+class TripRequested(Event):
+    trip: UUID
+    nights: int
+
+
+class TripWithdrawn(Event, type="trip.withdrawn"):
+    trip: UUID
+
+
+class PassportSeen(Event, types=("passport.seen", "passport.scanned")):
+    trip: UUID
+    valid: bool
+
+
+class RoomHeld(Message):
+    room: str
+
+
+class HotelFull(Message):
+    until: str
+
+
+class HoldRoom(Command[RoomHeld, HotelFull]):
+    trip: UUID
+    nights: int
+
+
+class RoomFreed(Message):
+    fee_cents: int
+
+
+class FreeRoom(UndoOf[HoldRoom, RoomFreed]):
+    trip: UUID
+    room: str | None
+
+
+class SeatBooked(Message):
+    seat: str
+
+
+class OnWaitingList(Message):
+    place: int
+
+
+class NoFlight(Message): ...
+
+
+class PassportWrong(Message): ...
+
+
+class BookSeat(Command[SeatBooked | OnWaitingList, NoFlight | PassportWrong]):
+    trip: UUID
+
+
+class CancelSeat(UndoOf[BookSeat]):
+    trip: UUID
+
+
+class SendTickets(Command):
+    trip: UUID
+
+
+class TripBooked(Event):
+    trip: UUID
+
+
+class PassportMissing(Event):
+    trip: UUID
+
+
+class Trip(BaseModel):
+    trip: UUID
+    nights: int
+    room: str | None = None
+    seat: str | None = None
+    waiting: bool = False
+
+
+booking = Saga("booking", state=Trip, version=3, deadline=days(10), key_kind=KeyKind.UUID)
+
+
+@booking.starts_on(TripRequested, key=lambda e: e.trip)
+def requested(event: TripRequested) -> Trip:
+    return Trip(trip=event.trip, nights=event.nights)
+
+
+@booking.on(TripWithdrawn, key=lambda e: e.trip)
+def withdrawn(trip: Trip, event: TripWithdrawn) -> Compensate:
+    return Compensate("withdrawn")
+
+
+@booking.command("hotel", timeout=seconds(30))
+def hold(trip: Trip) -> HoldRoom:
+    return HoldRoom(trip=trip.trip, nights=trip.nights)
+
+
+@hold.reply
+def held(trip: Trip, reply: RoomHeld) -> None:
+    trip.room = reply.room
+
+
+@hold.rejected
+def full(trip: Trip, why: HotelFull) -> Verdict:
+    return Compensate(f"full until {why.until}")
+
+
+@hold.undo
+def free(trip: Trip) -> FreeRoom:
+    return FreeRoom(trip=trip.trip, room=trip.room)
+
+
+@booking.command(
+    "airline",
+    timeout=minutes(2),
+    retry=Retry.exponential(4, base=seconds(2), cap=minutes(5)),
+    undo=Undo.STRICT,
+    undo_timeout=hours(1),
+    undo_retry=Retry.fixed(10, seconds(30)),
+    name="seat",
+)
+def book(trip: Trip) -> BookSeat:
+    return BookSeat(trip=trip.trip)
+
+
+@book.reply
+def booked(trip: Trip, reply: SeatBooked | OnWaitingList) -> None:
+    match reply:
+        case SeatBooked():
+            trip.seat = reply.seat
+        case OnWaitingList():
+            trip.waiting = True
+
+
+@book.rejected
+def not_booked(trip: Trip, why: NoFlight | PassportWrong) -> Verdict:
+    return Compensate("no flight") if isinstance(why, NoFlight) else None
+
+
+@book.undo
+def cancel(trip: Trip) -> CancelSeat:
+    return CancelSeat(trip=trip.trip)
+
+
+passport = booking.wait("passport check", timeout=days(2), on_timeout=OnTimeout.CONTINUE)
+
+
+@passport.on(PassportSeen, key=lambda e: e.trip)
+def seen(trip: Trip, event: PassportSeen) -> Verdict:
+    return None if event.valid else Complete(f"nothing to book ({event.wire_type})")
+
+
+@passport.every(hours(12), times=3)
+def remind(trip: Trip) -> PassportMissing:
+    return PassportMissing(trip=trip.trip)
+
+
+@booking.command("tickets", timeout=hours(1), retry=Retry.none(), undo=Undo.NONE)
+def send(trip: Trip) -> SendTickets:
+    return SendTickets(trip=trip.trip)
+
+
+@booking.emit
+def announce(trip: Trip) -> TripBooked:
+    return TripBooked(trip=trip.trip)
+
+
+@booking.emit(name="announce again")
+def announce_again(trip: Trip) -> TripBooked:
+    return TripBooked(trip=trip.trip)
+
+
+def is_waiting(trip: Trip) -> bool:
+    return trip.waiting
+
+
+last: Step[Trip] = announce
+
+booking.flow(
+    hold,
+    when(lambda trip: trip.nights > 0, book, when(is_waiting, passport), otherwise=announce_again),
+    pivot(send),
+    last,
+)
+booking.check()

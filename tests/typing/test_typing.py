@@ -1,0 +1,63 @@
+"""mypy and pyright accept what is right and find what is wrong, on exactly the lines that say so."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from saga_worker.saga.registry import Registry
+
+HERE = Path(__file__).parent
+GOOD = ("good.py", "sagas.py")
+BAD = ("bad.py", "bad2.py")
+
+Lines = set[tuple[str, int]]
+
+
+def marked_lines() -> Lines:
+    return {
+        (name, number)
+        for name in BAD
+        for number, line in enumerate((HERE / name).read_text().splitlines(), start=1)
+        if "# error" in line
+    }
+
+
+def mypy_errors(cache: Path) -> Lines:
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--no-error-summary", f"--cache-dir={cache}"]
+    printed = subprocess.run([*command, *GOOD, *BAD], cwd=HERE, capture_output=True, text=True, check=False)
+    assert not printed.stderr
+    return {(name, int(line)) for name, line in re.findall(r"^(\S+?):(\d+): error:", printed.stdout, re.MULTILINE)}
+
+
+def pyright_errors() -> Lines:
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
+    printed = subprocess.run([*command, *GOOD, *BAD], cwd=HERE, capture_output=True, text=True, check=False)
+    report = json.loads(printed.stdout)
+    found = [item for item in report["generalDiagnostics"] if item["severity"] == "error"]
+    return {(Path(item["file"]).name, item["range"]["start"]["line"] + 1) for item in found}
+
+
+@pytest.fixture(scope="module")
+def cache() -> Path:
+    return HERE.parents[1] / ".mypy_cache" / "typing"
+
+
+def test_mypy_refuses_each_marked_line_and_no_other(cache: Path) -> None:
+    assert mypy_errors(cache) == marked_lines()
+
+
+def test_pyright_refuses_each_marked_line_and_no_other() -> None:
+    assert pyright_errors() == marked_lines()
+
+
+def test_what_the_checkers_accept_is_a_registry_that_works() -> None:
+    from good import booking
+    from sagas import membership, repair
+
+    assert Registry([booking, membership, repair]).names() == ("booking", "membership", "repair")
