@@ -56,11 +56,16 @@ def _ship(order: Data) -> Answer:
     return Answer("shipped", {"parcels": [f"parcel-{order['order_id']}"]})
 
 
+def _check_credit(application: Data) -> Answer:
+    return Answer("credit_checked", {"hold": f"hold-{application['application']}"})
+
+
 DECISIONS: Final[Mapping[str, Callable[[Data], Answer]]] = {
     "score_order": _score,
     "reserve_stock": _reserve,
     "charge_card": _charge,
     "ship_order": _ship,
+    "check_credit": _check_credit,
 }
 # What a command is told whose undo was here first.
 TOO_LATE: Final[Mapping[str, Answer]] = {

@@ -30,7 +30,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from saga_worker.testing.ledgers import Ledger, read_lines
 from saga_worker.trial.answers import Answer, Memory
 
-DESTINATIONS: Final = ("fraud", "inventory", "payment", "shipping", "loans", "events")
+DESTINATIONS: Final = ("fraud", "inventory", "payment", "shipping", "credit", "events")
 EVENTS: Final = "events"
 BATCH: Final = 200
 PREFETCH: Final = 1000
