@@ -102,6 +102,7 @@ class Orchestrator:
                 )
                 if change is not None:
                     advanced.changes.append(change)
+            advanced.again |= backlog.truncated & {change.ref for change in advanced.changes if change.rows}
             fault_point("orchestrator.decided")
             await self._save(connection, advanced, worker_id)
             await _save_wakes(connection, advanced, owned, from_timers=from_timers)
@@ -123,7 +124,7 @@ class Orchestrator:
         change = fold(saga, ref, instance, rows, given, limits, alone=alone, write_error=write_error)
         if change.suspect is not None:
             advanced.suspects.add(ref)
-        if change.again or sum(row.state is RowState.READY for row in rows) >= limits.rows:
+        if change.again:
             advanced.again.add(ref)
         return change
 
@@ -137,11 +138,10 @@ class Orchestrator:
         """Every table module writes its own part, in one statement per table."""
         changes = advanced.changes
         await instances.save(connection, changes, worker_id=worker_id)
-        for change in changes:
-            advanced.outgoing += outbox.build(change, namespace=self._plan.namespace)
-        if advanced.outgoing:
-            await outbox.append(connection, advanced.outgoing, owner=worker_id)
-            refs = sorted({row.ref for row in advanced.outgoing})
+        rows = [row for change in changes for row in outbox.build(change, namespace=self._plan.namespace)]
+        if rows:
+            advanced.outgoing = await outbox.append(connection, rows, owner=worker_id)
+            refs = sorted({row.ref for row in rows})
             advanced.held_back = await outbox.foreign(connection, refs, worker_id)
         await inbox.settle(connection, [row for change in changes for row in change.rows])
 

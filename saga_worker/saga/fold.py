@@ -58,7 +58,6 @@ class Limits:
     attempts: Retry = FIVE_TIMES
     crashes: int = 3
     parking: timedelta = timedelta(days=14)
-    rows: int = 200
 
 
 def fold(
