@@ -8,34 +8,17 @@ their events (destination `events`): a message that nobody recorded counts as ne
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
-from saga_worker.testing.ledgers import Delivery, Publication, Row, Views
+from saga_worker.testing.compensation import compensation_complete
+from saga_worker.testing.evidence import FINAL_SAGAS, Event, Evidence, Tally, Verdict
+from saga_worker.testing.ledgers import Delivery, Publication, Views
 
-EVENTS = "events"
 FINAL_ROWS = frozenset({"done", "ignored", "dead"})
-FINAL_SAGAS = frozenset({"completed", "compensated", "failed"})
-UNDOING = frozenset({"compensating", "compensated"})
 
-Event = tuple[str, str]  # source, message id
 Applied = tuple[str, str, str]  # consumer, source, message id
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One promise: how many things were looked at, and every violation as a sentence."""
-
-    invariant: str
-    promise: str
-    examined: int
-    violations: tuple[str, ...]
-
-    @property
-    def holds(self) -> bool:
-        return not self.violations
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,88 +43,6 @@ class Report:
         return tuple(verdict.invariant for verdict in self.verdicts if not verdict.holds)
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """The inputs with the indexes that several promises need."""
-
-    producer: Sequence[Publication]
-    sink: Sequence[Delivery]
-    views: Views
-    undoable: frozenset[str] | None = None
-
-    @cached_property
-    def outcomes(self) -> dict[Event, list[str]]:
-        found: dict[Event, list[str]] = defaultdict(list)
-        for line in self.producer:
-            found[line.source, line.id].append(line.outcome)
-        return found
-
-    @cached_property
-    def acknowledged(self) -> list[Event]:
-        return [event for event, outcomes in self.outcomes.items() if outcomes[-1] == "ok"]
-
-    @cached_property
-    def rows(self) -> dict[Event, list[Row]]:
-        """Inbox rows by event, without those refused because they reuse an id for another body."""
-        found: dict[Event, list[Row]] = defaultdict(list)
-        for row in self.views.inbox:
-            if row["reason"] != "id_reused":
-                found[row["source"], row["message_id"]].append(row)
-        return found
-
-    @cached_property
-    def journals(self) -> dict[str, list[Row]]:
-        """Journal rows by saga, oldest first."""
-        found: dict[str, list[Row]] = defaultdict(list)
-        for row in sorted(self.views.journal, key=lambda row: int(row["revision"])):
-            found[row["saga_id"]].append(row)
-        return found
-
-    @cached_property
-    def committed(self) -> dict[str, list[tuple[str, int]]]:
-        """Message id -> (saga, revision) of every journal row that put it into the outbox."""
-        found: dict[str, list[tuple[str, int]]] = defaultdict(list)
-        for row in self.views.journal:
-            for message_id in row["sent_ids"] or ():
-                found[message_id].append((row["saga_id"], row["revision"]))
-        return found
-
-    @cached_property
-    def copies(self) -> dict[str, list[Delivery]]:
-        found: dict[str, list[Delivery]] = defaultdict(list)
-        for delivery in self.sink:
-            found[delivery.message_id].append(delivery)
-        return found
-
-    @cached_property
-    def effects(self) -> Counter[str]:
-        return Counter(delivery.message_id for delivery in self.sink if delivery.effect)
-
-    @cached_property
-    def undoable_types(self) -> frozenset[str]:
-        """Command types that have an undo: as told, else those that were undone anywhere in this run."""
-        if self.undoable is not None:
-            return self.undoable
-        undone = {delivery.undoes for delivery in self.sink if delivery.undoes is not None}
-        return frozenset(delivery.type for delivery in self.sink if delivery.message_id in undone)
-
-
-@dataclass(slots=True)
-class _Tally:
-    """Violations of one promise while they are collected."""
-
-    invariant: str
-    promise: str
-    examined: int = 0
-    violations: list[str] = field(default_factory=list)
-
-    def add(self, violations: Iterable[str]) -> None:
-        self.violations.extend(violations)
-
-    def verdict(self) -> Verdict:
-        return Verdict(self.invariant, self.promise, self.examined, tuple(self.violations))
-
-
 def check(
     producer: Sequence[Publication],
     sink: Sequence[Delivery],
@@ -164,7 +65,7 @@ def check(
             _atomic_step(evidence),
             _nothing_invented(evidence),
             _never_stuck(evidence, stuck),
-            _compensation_complete(evidence),
+            compensation_complete(evidence),
         ),
         lost=tuple(f"{source}/{id}" for source, id in lost),
         doubled=tuple(_doubled(evidence)),
@@ -178,7 +79,7 @@ def check(
 
 def _enough(evidence: Evidence, *, acknowledged: int, faults: tuple[int, int]) -> Verdict:
     """A run that did nothing, or met no fault, proves nothing."""
-    tally = _Tally("work", "enough acknowledged work and injected faults", len(evidence.acknowledged))
+    tally = Tally("work", "enough acknowledged work and injected faults", len(evidence.acknowledged))
     if len(evidence.acknowledged) < acknowledged:
         tally.add([f"Only {len(evidence.acknowledged)} events were acknowledged; {acknowledged} are needed."])
     injected, needed = faults
@@ -195,7 +96,7 @@ def _lost(evidence: Evidence) -> Iterator[Event]:
 
 
 def _no_loss(evidence: Evidence, lost: Sequence[Event]) -> Verdict:
-    tally = _Tally("I1", "no loss: every confirmed event has exactly one final row", len(evidence.acknowledged))
+    tally = Tally("I1", "no loss: every confirmed event has exactly one final row", len(evidence.acknowledged))
     tally.add(f"Event {source}/{id} was confirmed and routed, but has no final row." for source, id in lost)
     for (source, id), rows in evidence.rows.items():
         takers = Counter(row["consumer"] for row in rows)
@@ -224,7 +125,7 @@ def _applications(evidence: Evidence) -> Counter[Applied]:
 
 
 def _exactly_once(evidence: Evidence) -> Verdict:
-    tally = _Tally("I2", "exactly-once effect: one journal row per input, no gap", len(evidence.views.journal))
+    tally = Tally("I2", "exactly-once effect: one journal row per input, no gap", len(evidence.views.journal))
     applied = _applications(evidence)
     tally.add(f"{'/'.join(key)} was applied {n} times." for key, n in applied.items() if n > 1)
     done = {
@@ -258,7 +159,7 @@ def _doubled(evidence: Evidence) -> Iterator[str]:
 
 
 def _atomic_step(evidence: Evidence) -> Verdict:
-    tally = _Tally("I3", "atomic step: journal, messages and timers agree", len(evidence.committed))
+    tally = Tally("I3", "atomic step: journal, messages and timers agree", len(evidence.committed))
     queued = {row["message_id"] for row in evidence.views.outbox}
     gone = evidence.committed.keys() - evidence.copies.keys() - queued
     tally.add(f"{id} is in the journal, but neither delivered nor in the outbox." for id in gone)
@@ -277,7 +178,7 @@ def _timer(message_id: str) -> str:
 
 
 def _nothing_invented(evidence: Evidence) -> Verdict:
-    tally = _Tally("I4", "nothing invented: committed ids only, one body each", len(evidence.copies))
+    tally = Tally("I4", "nothing invented: committed ids only, one body each", len(evidence.copies))
     for id, copies in evidence.copies.items():
         if id not in evidence.committed:
             tally.add([f"{id} was delivered to {copies[0].destination}, but no step committed it."])
@@ -298,83 +199,6 @@ def _stuck(evidence: Evidence) -> Iterator[str]:
 
 
 def _never_stuck(evidence: Evidence, stuck: Sequence[str]) -> Verdict:
-    tally = _Tally("I8", "never silently stuck: every open saga has a reason to move", len(evidence.views.saga))
+    tally = Tally("I8", "never silently stuck: every open saga has a reason to move", len(evidence.views.saga))
     tally.add(f"Saga {saga_id} is open and nothing will move it." for saga_id in stuck)
     return tally.verdict()
-
-
-def _compensation_complete(evidence: Evidence) -> Verdict:
-    sagas = {row["saga_id"]: row for row in evidence.views.saga}
-    undone = [saga_id for saga_id, row in sagas.items() if row["status"] in UNDOING]
-    tally = _Tally("I9", "compensation complete: what was done is undone, nothing else is", len(undone))
-    for saga_id, copies in _first_copies(evidence).items():
-        row = sagas.get(saga_id)
-        if row is None:
-            continue  # I4 names it
-        tally.add(_forward_after_compensation(evidence, saga_id, copies))
-        tally.add(_undone_without_command(evidence, saga_id, copies))
-        tally.add(_undone_out_of_order(evidence, saga_id, copies))
-        if row["status"] == "compensated":
-            tally.add(_left_behind(evidence, row, copies))
-    return tally.verdict()
-
-
-def _first_copies(evidence: Evidence) -> dict[str, list[Delivery]]:
-    """Commands and undos of each saga, one delivery per id, in the order of their numbers."""
-    found: dict[str, list[Delivery]] = defaultdict(list)
-    for copies in evidence.copies.values():
-        if copies[0].destination != EVENTS:
-            found[copies[0].saga_id].append(copies[0])
-    return {saga_id: sorted(copies, key=lambda copy: copy.seq) for saga_id, copies in found.items()}
-
-
-def _committed_at(evidence: Evidence, saga_id: str, message_id: str) -> int | None:
-    revisions = [revision for saga, revision in evidence.committed.get(message_id, ()) if saga == saga_id]
-    return min(revisions, default=None)
-
-
-def _forward_after_compensation(evidence: Evidence, saga_id: str, copies: Sequence[Delivery]) -> Iterator[str]:
-    began = next((row["revision"] for row in evidence.journals.get(saga_id, ()) if row["to_status"] in UNDOING), None)
-    for copy in copies:
-        at = _committed_at(evidence, saga_id, copy.message_id)
-        if copy.undoes is None and began is not None and at is not None and at >= began:
-            yield f"{copy.message_id} ({copy.type}) was committed at revision {at}, compensation began at {began}."
-
-
-def _undone_without_command(evidence: Evidence, saga_id: str, copies: Sequence[Delivery]) -> Iterator[str]:
-    for copy in copies:
-        if copy.undoes is None:
-            continue
-        undo = _committed_at(evidence, saga_id, copy.message_id)
-        forward = _committed_at(evidence, saga_id, copy.undoes)
-        if forward is None or (undo is not None and undo <= forward):
-            yield f"{copy.message_id} ({copy.type}) undoes {copy.undoes}, which saga {saga_id} had not commanded."
-
-
-def _undone_out_of_order(evidence: Evidence, saga_id: str, copies: Sequence[Delivery]) -> Iterator[str]:
-    """Newest first. An undo that answers a success which came late stands outside the order."""
-    numbers = {copy.message_id: copy.seq for copy in copies}
-    late = {
-        id for row in evidence.journals.get(saga_id, ()) if row["from_status"] in FINAL_SAGAS for id in row["sent_ids"]
-    }
-    newest: int | None = None
-    for copy in copies:
-        if copy.undoes is None or copy.message_id in late or copy.undoes not in numbers:
-            continue
-        if newest is not None and numbers[copy.undoes] > newest:
-            yield f"{copy.message_id} undoes step {numbers[copy.undoes]} after step {newest} of saga {saga_id}."
-        newest = numbers[copy.undoes]
-
-
-def _left_behind(evidence: Evidence, saga: Row, copies: Sequence[Delivery]) -> Iterator[str]:
-    """Effects without exactly one effective undo; as many as the saga lists as unsettled may still stand."""
-    undone = Counter(copy.undoes for copy in copies if copy.undoes is not None and evidence.effects[copy.message_id])
-    acted = [
-        copy
-        for copy in copies
-        if copy.undoes is None and evidence.effects[copy.message_id] and copy.type in evidence.undoable_types
-    ]
-    standing = [copy for copy in acted if not undone[copy.message_id]]
-    if len(standing) > int(saga["unsettled"]):
-        yield from (f"Saga {saga['saga_id']} is compensated, but {c.message_id} ({c.type}) stands." for c in standing)
-    yield from (f"{id} was undone {n} times in effect." for id, n in undone.items() if n > 1)
