@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -60,6 +61,16 @@ async def save(conn: Connection, changes: Sequence[SagaChange], *, worker_id: in
     await _insert(conn, [c.after for c in changed if c.before is None and c.after is not None])
     await _update(conn, [(c.after, len(c.journal)) for c in changed if c.before is not None and c.after is not None])
     await _journal(conn, changed, worker_id)
+
+
+async def retain(conn: Connection, window: timedelta, limit: int = 500) -> int:
+    """Delete final, settled sagas with their history, unless a message of theirs is open; how many.
+
+    They go after twice the window: their inbox rows, which tell a repeat, have to be gone before them, not after.
+    """
+    await conn.execute("retain_tombstones", 4 * window.total_seconds(), limit)
+    old = await conn.fetch("lock_old_sagas", 2 * window.total_seconds(), limit)
+    return await conn.execute("purge_sagas", [row["saga_id"] for row in old]) if old else 0
 
 
 async def _lock_rows(conn: Connection, refs: Iterable[UUID]) -> dict[UUID, Instance]:

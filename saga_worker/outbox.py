@@ -95,9 +95,7 @@ async def delete(conn: Connection, keys: Iterable[Key], *, owner: int) -> int:
     return await conn.execute("outbox_delete", [k[0] for k in ordered], [k[1] for k in ordered], owner)
 
 
-async def mine(
-    conn: Connection, owner: int, *, after: Key | None = None, limit: int = 100_000
-) -> list[OutboxRow]:
+async def mine(conn: Connection, owner: int, *, after: Key | None = None, limit: int = 100_000) -> list[OutboxRow]:
     """The rows of `owner` in the order of their key, from behind `after`."""
     ref, seq = after or _START
     return [_stored(row) for row in await conn.fetch("outbox_mine", owner, ref, seq, limit)]

@@ -15,7 +15,6 @@ from saga_worker.inbox.sweep import (
     hold_absent,
     reroute_unrouted,
     retain,
-    retain_sagas,
 )
 
 __all__ = [
@@ -41,7 +40,6 @@ __all__ = [
     "replay",
     "reroute_unrouted",
     "retain",
-    "retain_sagas",
     "settle",
     "unrouted",
 ]

@@ -7,13 +7,13 @@ settled under its lock by the orchestrator; what is done here needs none, or tak
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
-from uuid import UUID
+from datetime import timedelta
+from typing import Final, Protocol
+from uuid import UUID, uuid4
 
 import asyncpg
 from pydantic_core import from_json
 
-from saga_worker.inbox.claim import Claimed, claim
 from saga_worker.inbox.insert import NewRow, insert
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.routing import Route, canonical_key, ref_of, resolve_pointer
@@ -23,13 +23,21 @@ from saga_worker.sql.connection import Connection
 _INBOX_CURSOR: Final = "inbox_retention"
 
 
+class RoutesByType(Protocol):
+    """What is read here of the table of routes."""
+
+    @property
+    def by_type(self) -> Mapping[str, Sequence[Route]]: ...
+
+
 async def expired_parked(conn: Connection, limit: int) -> list[UUID]:
     """Sagas with parked rows whose time is over, for the orchestrator to lock and judge."""
     return [row["ref"] for row in await conn.fetch("expired_parked", limit)]
 
 
-async def reroute_unrouted(conn: Connection, by_type: Mapping[str, Sequence[Route]], limit: int = 200) -> list[UUID]:
+async def reroute_unrouted(conn: Connection, table: RoutesByType, limit: int = 200) -> list[UUID]:
     """Rows that came before their route: one row per definition in, the original out. The refs to wake."""
+    by_type = table.by_type
     if not by_type:
         return []
     originals = await conn.fetch("lock_unrouted", sorted(by_type), limit)
@@ -46,49 +54,44 @@ async def expire_unrouted(conn: Connection, limit: int = 1000) -> int:
     return await conn.execute("expire_unrouted", limit)
 
 
-async def hold_absent(conn: Connection, cursor: UUID, live: frozenset[str], limit: int = 1000) -> Claimed:
-    """Hold the ready rows of sagas whose definition ("name/version") is not `live`; the sagas, and where to go on.
+async def hold_absent(conn: Connection, limit: int = 1000) -> int:
+    """Hold the ready rows of sagas whose definition no live worker lists; how many sagas.
 
-    Call with the live definitions as they are now, and `free_absent` at every pass: a worker may just be registering.
+    Looks at `limit` sagas from a random place on, so that passes cover all without a cursor. Call `free_absent` at
+    every pass too: a worker may be registering at this very moment.
     """
-    lap = await claim(conn, cursor, [], limit)
-    heads = [row["ref"] for row in await conn.fetch("claim_refs", cursor, [], limit)]
-    held = [row["ref"] for row in await conn.fetch("lock_absent", heads, sorted(live))] if heads else []
-    if held:
-        await conn.execute("hold_absent", held)
-    return Claimed(held, lap.cursor, lap.lap_ended)
+    live = await _live_definitions(conn)
+    heads = [row["ref"] for row in await conn.fetch("claim_refs", uuid4(), [], limit)]
+    if len(heads) < limit:
+        heads += [row["ref"] for row in await conn.fetch("claim_refs", UUID(int=0), [], limit)]
+    absent = [row["ref"] for row in await conn.fetch("lock_absent", heads, live)] if heads else []
+    if absent:
+        await conn.execute("hold_absent", absent)
+    return len(absent)
 
 
-async def free_absent(conn: Connection, live: frozenset[str], limit: int = 1000) -> list[UUID]:
-    """Free the rows held for want of a definition that is live now; the sagas to wake."""
-    return sorted({row["ref"] for row in await conn.fetch("free_absent", sorted(live), limit)})
+async def free_absent(conn: Connection, limit: int = 1000) -> list[UUID]:
+    """Free the rows held for want of a definition that a live worker lists now; the sagas to wake."""
+    return sorted({row["ref"] for row in await conn.fetch("free_absent", await _live_definitions(conn), limit)})
 
 
-async def retain(conn: Connection, *, window_seconds: float, limit: int = 5000) -> int:
-    """Delete settled rows older than the window in the next stretch of the table; how many.
+async def retain(conn: Connection, window: timedelta, limit: int = 5000) -> bool:
+    """Delete settled rows older than `window` from the next stretch of the table; True when the lap has ended.
 
     A stored cursor laps over the table, since a replayed row may be settled long after its neighbours.
     """
     await conn.execute("create_cursor", _INBOX_CURSOR)
     position = await conn.fetchval("read_cursor", _INBOX_CURSOR)
     if position is None:
-        return 0  # another worker is at it
-    stretch = await conn.fetchrow("retain_inbox", position, float(window_seconds), limit)
+        return True  # another worker is at it
+    stretch = await conn.fetchrow("retain_inbox", position, window.total_seconds(), limit)
     assert stretch is not None
-    following = 0 if stretch["lap_ended"] or stretch["last_id"] is None else stretch["last_id"]
-    await conn.execute("move_cursor", _INBOX_CURSOR, following)
-    return int(stretch["deleted"])
+    await conn.execute("move_cursor", _INBOX_CURSOR, 0 if stretch["lap_ended"] else stretch["last_id"])
+    return bool(stretch["lap_ended"])
 
 
-async def retain_sagas(conn: Connection, *, window_seconds: float, limit: int = 500) -> int:
-    """Delete final, settled sagas older than the window with their history, unless a message of theirs is open.
-
-    `window_seconds` has to be longer than that of the inbox, or a repeat could start a purged saga again.
-    """
-    old = await conn.fetch("lock_old_sagas", float(window_seconds), limit)
-    if not old:
-        return 0
-    return await conn.execute("purge_sagas", [row["saga_id"] for row in old])
+async def _live_definitions(conn: Connection) -> list[str]:
+    return [row["definition"] for row in await conn.fetch("live_definitions")]
 
 
 def _routed(row: asyncpg.Record, route: Route) -> NewRow:

@@ -40,7 +40,7 @@ def statements(schema: str) -> Mapping[str, str]:
     return MappingProxyType(
         {
             entry.name.removesuffix(".sql"): in_schema(_COMMENT.sub("", entry.read_text(encoding="utf-8")), schema)
-            for entry in files(__package__).iterdir()
+            for entry in files("saga_worker.sql").iterdir()
             if entry.name.endswith(".sql")
         }
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -27,6 +27,7 @@ _DURATION: Final = re.compile(r"[0-9]{1,6}(?:ms|s|min)?")
 # grown. With it switched off the planner prices unavoidable ones so high that it would compile them: hence jit.
 _PLANNER: Final = {"enable_seqscan": "off", "jit": "off"}
 _KEEPALIVE: Final = {"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError)
 _TRANSIENT_CLASSES: Final = ("08", "40", "53")
 _TRANSIENT_STATES: Final = frozenset(
     {"57P01", "57P02", "57P03", "57P04", "57P05", "57014", "55P03", "25006", "25P02", "25P03"}
@@ -53,24 +54,36 @@ class Connection:
 
     async def fetch(self, name: str, *args: object) -> list[asyncpg.Record]:
         """The rows of statement `name`."""
-        with _without_values():
+        try:
             rows: list[asyncpg.Record] = await self.raw.fetch(self._statements[name], *args)
+        except _DRIVER_ERRORS as error:
+            _withhold_values(error)
+            raise
         return rows
 
     async def fetchrow(self, name: str, *args: object) -> asyncpg.Record | None:
         """The first row of statement `name`, or None."""
-        with _without_values():
+        try:
             return await self.raw.fetchrow(self._statements[name], *args)
+        except _DRIVER_ERRORS as error:
+            _withhold_values(error)
+            raise
 
     async def fetchval(self, name: str, *args: object) -> Any:
         """The first column of the first row of statement `name`, or None."""
-        with _without_values():
+        try:
             return await self.raw.fetchval(self._statements[name], *args)
+        except _DRIVER_ERRORS as error:
+            _withhold_values(error)
+            raise
 
     async def execute(self, name: str, *args: object) -> int:
         """Run statement `name`; the number of rows it inserted, updated or deleted."""
-        with _without_values():
+        try:
             status = await self.raw.execute(self._statements[name], *args)
+        except _DRIVER_ERRORS as error:
+            _withhold_values(error)
+            raise
         return int(status.rpartition(" ")[2])
 
 
@@ -147,9 +160,9 @@ class Database:
     async def _acquired(self) -> AsyncIterator[asyncpg.Connection]:
         if self._pool is None:
             raise SagaWorkerError("The database is closed: call open() first.")
-        raw = await self._pool.acquire(timeout=COMMAND_SECONDS)
+        raw: Any = await self._pool.acquire(timeout=COMMAND_SECONDS)  # a proxy that behaves as the connection
         try:
-            yield raw  # a proxy that behaves as the connection
+            yield raw
         finally:
             await self._pool.release(raw)
 
@@ -181,7 +194,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError):
         return True
     if isinstance(error, asyncpg.PostgresError):
-        state = error.sqlstate or ""
+        state = _sqlstate(error)
         return state.startswith(_TRANSIENT_CLASSES) or state in _TRANSIENT_STATES
     if isinstance(error, asyncpg.InterfaceError):
         return not isinstance(error, asyncpg.DataError)
@@ -191,10 +204,9 @@ def is_transient(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """Class, SQLSTATE and sentence of an error, without the values that PostgreSQL and its driver quote."""
     kind = type(error).__name__
-    if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
-        state = getattr(error, "sqlstate", None) or ""
-        quotes_values = state.startswith("22") or isinstance(error, asyncpg.DataError)
-        sentence = "" if quotes_values else str(error.args[0]).partition("\n")[0] if error.args else ""
+    if isinstance(error, _DRIVER_ERRORS):
+        state = _sqlstate(error)
+        sentence = "" if _quotes_values(error) or not error.args else str(error.args[0]).partition("\n")[0]
         return f"{kind} {state}".strip() + (f": {sentence}" if sentence else "")
     if isinstance(error, OSError | SagaWorkerError) and not isinstance(error, UnicodeError):
         return f"{kind}: {error}"
@@ -236,7 +248,7 @@ async def _commit(raw: asyncpg.Connection) -> None:
 
 def _outcome_is_unknown(error: Exception) -> bool:
     if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "").startswith(("08", "57"))
+        return _sqlstate(error).startswith(("08", "57"))
     return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)
 
 
@@ -256,12 +268,18 @@ async def _reset(raw: asyncpg.Connection) -> None:
         raw.terminate()
 
 
-@contextmanager
-def _without_values() -> Iterator[None]:
-    """DETAIL quotes whole rows; it must not reach a log through a traceback."""
-    try:
-        yield
-    except asyncpg.PostgresError as error:
-        with suppress(AttributeError):
-            error.detail = None
-        raise
+def _withhold_values(error: Exception) -> None:
+    """DETAIL quotes whole rows and data errors quote values: neither may reach a log through a traceback."""
+    if getattr(error, "detail", None):
+        error.detail = None  # type: ignore[attr-defined]
+    if _quotes_values(error):
+        argument = re.match(r"invalid input for query argument \$\d+", str(error.args[0]))
+        error.args = (f"{argument[0] if argument else 'a value does not fit'} (the value is withheld)",)
+
+
+def _quotes_values(error: BaseException) -> bool:
+    return isinstance(error, asyncpg.DataError) or _sqlstate(error).startswith("22")
+
+
+def _sqlstate(error: BaseException) -> str:
+    return getattr(error, "sqlstate", None) or ""

@@ -1,11 +1,14 @@
 -- What dead workers had in hand runs alone from now on. A suspect that was alone when its worker died has one crash
--- more; a neighbour has none. Rows that somebody else is writing are in his hands: skipped, nobody waits.
--- Indexes: intent_pkey, inbox_pkey.
-WITH in_hand AS MATERIALIZED (
+-- more; a neighbour has none. The intents are used up, so that no crash counts twice. Rows that somebody else is writing
+-- are in his hands: skipped, nobody waits. Indexes: intent_pkey, inbox_pkey.
+WITH intents AS (
+  DELETE FROM saga_worker.intent
+  WHERE worker_id = ANY($1::integer[])
+  RETURNING ids
+), in_hand AS MATERIALIZED (
   SELECT u.id, bool_or(cardinality(t.ids) = 1) AS was_alone
-  FROM saga_worker.intent AS t
+  FROM intents AS t
   CROSS JOIN LATERAL unnest(t.ids) AS u(id)
-  WHERE t.worker_id = ANY($1::integer[])
   GROUP BY u.id
 ), still_ready AS MATERIALIZED (
   SELECT i.id, h.was_alone

@@ -39,6 +39,8 @@ CREATE TABLE saga_worker.tombstone (
   CONSTRAINT tombstone_pkey PRIMARY KEY (ref)
 );
 
+CREATE INDEX tombstone_purged_at ON saga_worker.tombstone (purged_at);
+
 CREATE TABLE saga_worker.inbox (
   id bigint GENERATED ALWAYS AS IDENTITY,
   dedup uuid NOT NULL,
