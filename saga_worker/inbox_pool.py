@@ -19,6 +19,7 @@ from saga_worker import inbox, outbox, workers
 from saga_worker.orchestrator import Advanced, Orchestrator
 from saga_worker.saga.errors import LeaseLost
 from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
+from saga_worker.telemetry import Event, Field
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,10 @@ class InboxPool:
                 failures = 0
             except Exception as error:
                 failures += 1
-                log.warning("inbox_pool.failed", extra={"error": describe(error), "failures": failures})
+                log.warning(
+                    Event.STAGE_FAILED,
+                    extra={Field.STAGE: "inbox_pool", Field.ERROR: describe(error), Field.ATTEMPT: failures},
+                )
                 await self._pause(min(5.0, 0.1 * 2**failures) * random.uniform(0.5, 1.0))
 
     def _take(self) -> list[UUID]:
@@ -173,7 +177,7 @@ class InboxPool:
             await self._advance_or_split(refs[:half], slot, from_timers)
             await self._advance_or_split(refs[half:], slot, from_timers)
             return
-        log.error("inbox_pool.write_refused", extra={"saga_ref": str(refs[0]), "error": describe(error)})
+        log.error(Event.STAGE_FAILED, extra={Field.STAGE: "inbox_pool", Field.REF: refs[0], Field.ERROR: describe(error)})
         advanced = await self._run_alone(refs[0], slot, from_timers, write_error=None)
         if advanced is None:
             await self._commit(refs, slot, from_timers=from_timers, alone=True, write_error=describe(error))

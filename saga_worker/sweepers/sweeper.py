@@ -8,6 +8,7 @@ import random
 from abc import ABC, abstractmethod
 
 from saga_worker.sql.connection import describe
+from saga_worker.telemetry import Event, Field
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ class Sweeper(ABC):
             try:
                 found_all = not await self.sweep()
             except Exception as error:
-                log.warning("sweeper.failed", extra={"sweeper": type(self).__name__, "error": describe(error)})
+                log.warning(
+                    Event.STAGE_FAILED, extra={Field.STAGE: type(self).__name__, Field.ERROR: describe(error)}
+                )
                 found_all = True
             if found_all:
                 await self._rest()

@@ -1,0 +1,182 @@
+"""The pool and the orchestrator on a real database: order, parking, back-off, dead rows, suspects, refused writes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import timedelta
+
+from tests.stages.pool_harness import CardSent, Closed, Deposited, Opened, account_saga, harness, reply, row
+
+from saga_worker import inbox, workers
+from saga_worker.inbox import DeadFilter
+from saga_worker.saga.fold import Limits
+from saga_worker.saga.retry import Retry
+from saga_worker.saga.routing import ref_of
+
+AT_ONCE = Limits(attempts=Retry.fixed(3, timedelta(0)))
+
+
+async def test_a_saga_runs_from_start_to_end(database_url: str) -> None:
+    async with harness(database_url) as h:
+        await h.store(row(Opened(account="a"), "a", message_id="1"))
+        await h.drain()
+        await h.store(reply(CardSent(number="7"), h.sent[0].message_id, "a", message_id="2"))
+        await h.store(row(Closed(account="a"), "a", message_id="3"))
+        await h.drain()
+
+        saga = (await h.query("SELECT * FROM saga_worker.v_saga"))[0]
+        assert (saga["status"], saga["revision"], saga["key"]) == ("completed", 3, "a")
+        assert await h.states() == ["done", "done", "done"]
+        journal = await h.query("SELECT * FROM saga_worker.v_journal ORDER BY revision")
+        assert [j["input_kind"] for j in journal] == ["event", "reply", "event"]
+        assert journal[0]["sent_ids"] == [h.sent[0].message_id]
+
+
+async def test_events_that_come_before_their_saga_are_parked_and_taken_up_by_its_start(database_url: str) -> None:
+    async with harness(database_url) as h:
+        await h.store(*(row(Deposited(account="a", cents=n), "a", message_id=f"d{n}") for n in (1, 2, 3)))
+        await h.drain()
+        assert await h.states() == ["parked"] * 3
+
+        await h.store(row(Opened(account="a"), "a", message_id="o"))
+        await h.drain()
+
+        assert await h.states() == ["done"] * 4
+        assert await h.deposits("a") == [1, 2, 3]
+
+
+async def test_rows_of_one_saga_are_applied_in_their_order_by_many_loops(database_url: str) -> None:
+    async with harness(database_url) as h:
+        keys = [f"k{n}" for n in range(20)]
+        await h.store(*(row(Opened(account=key), key, message_id=f"o{key}") for key in keys))
+        for n in range(10):
+            await h.store(*(row(Deposited(account=key, cents=n), key, message_id=f"{key}:{n}") for key in keys))
+        refs = [ref_of("account", key) for key in keys]
+
+        async def hammer(slot: int) -> None:
+            chosen = random.sample(refs, len(refs))
+            await h.orchestrator.advance(chosen)
+            await h.orchestrator.advance(refs)
+
+        await asyncio.gather(*(hammer(slot) for slot in range(6)))
+        await h.drain()
+
+        assert all([await h.deposits(key) == list(range(10)) for key in keys])
+
+
+async def test_a_handler_that_raises_is_retried_then_dead_and_holds_what_comes_behind(database_url: str) -> None:
+    async with harness(database_url, account_saga(breaks_at=2), limits=AT_ONCE) as h:
+        await h.store(row(Opened(account="a"), "a", message_id="o"))
+        await h.store(*(row(Deposited(account="a", cents=n), "a", message_id=f"d{n}") for n in (1, 2, 3)))
+        await h.store(row(Opened(account="b"), "b", message_id="ob"))
+        await h.drain()
+
+        rows = await h.query("SELECT * FROM saga_worker.v_inbox ORDER BY id")
+        assert [r["state"] for r in rows] == ["done", "done", "dead", "held", "done"]
+        assert (rows[2]["reason"], rows[2]["attempts"], rows[3]["reason"]) == ("handler_error", 3, "behind_dead")
+        dead = (await h.query("SELECT * FROM saga_worker.v_dead"))[0]
+        assert "this release cannot count so far" in str(dead["error"])
+        attention = await h.query("SELECT attention FROM saga_worker.v_saga WHERE key = 'a'")
+        assert attention[0]["attention"] == "dead_letter"
+
+
+async def test_a_replayed_row_is_applied_once_and_frees_what_stood_behind_it(database_url: str) -> None:
+    async with harness(database_url, account_saga(breaks_at=2), limits=AT_ONCE) as broken:
+        await broken.store(row(Opened(account="a"), "a", message_id="o"))
+        await broken.store(*(row(Deposited(account="a", cents=n), "a", message_id=f"d{n}") for n in (1, 2, 3)))
+        await broken.drain()
+    async with harness(database_url, limits=AT_ONCE) as fixed:
+        async with fixed.database.transaction() as connection:
+            replayed = await inbox.replay(connection, DeadFilter(reason="handler_error"), actor="test")
+        await fixed.drain()
+
+        assert len(replayed.ids) == 1
+        assert await fixed.deposits("a") == [1, 2, 3]
+        assert await fixed.states() == ["done"] * 4
+        saga = (await fixed.query("SELECT attention FROM saga_worker.v_saga"))[0]
+        assert saga["attention"] is None
+
+
+async def test_a_dead_start_keeps_what_follows_parked_until_it_is_replayed(database_url: str) -> None:
+    saga = account_saga()
+    start = saga.starts["opened"]
+    broken = account_saga()
+    broken.starts["opened"] = type(start)(
+        start.model, start.key, start.pointer, start.key_kind, lambda event: 1 / 0, start.source
+    )
+    async with harness(database_url, broken, limits=AT_ONCE) as h:
+        await h.store(row(Opened(account="a"), "a", message_id="o"))
+        await h.store(row(Deposited(account="a", cents=1), "a", message_id="d"))
+        await h.drain()
+        rows = await h.query("SELECT * FROM saga_worker.v_inbox ORDER BY id")
+        assert [r["state"] for r in rows] == ["dead", "parked"]
+        assert (rows[1]["reason"], rows[1]["expires_at"]) == ("behind_dead", None)
+    async with harness(database_url, saga) as h:
+        async with h.database.transaction() as connection:
+            await inbox.replay(connection, DeadFilter(), actor="test")
+        await h.drain()
+
+        assert await h.deposits("a") == [1]
+
+
+async def test_a_suspect_runs_alone_and_is_buried_after_its_last_crash(database_url: str) -> None:
+    async with harness(database_url, limits=Limits(crashes=2)) as h:
+        stored = await h.store(
+            row(Opened(account="a"), "a", message_id="o"), row(Deposited(account="a", cents=1), "a", message_id="d")
+        )
+        suspect = stored.outcomes[0].id
+        assert suspect is not None
+        for _ in range(3):  # the first death makes it a suspect, the next two count as crashes
+            async with h.database.transaction() as connection:
+                dying = await workers.register(connection, [], "dying", 2, lease_seconds=-1)
+                await workers.write_intent(connection, dying, 0, [suspect])
+                assert await workers.expire(connection) == [dying]
+                await workers.mark_suspects(connection, [dying])
+                await workers.forget(connection, [dying])
+        await h.drain()
+
+        rows = await h.query("SELECT state, reason, crashes FROM saga_worker.v_inbox ORDER BY id")
+        assert (rows[0]["state"], rows[0]["reason"], rows[0]["crashes"]) == ("dead", "worker_killed", 2)
+        assert rows[1]["state"] == "parked"
+
+
+async def test_a_suspect_that_does_not_kill_is_applied_with_what_stands_behind_it(database_url: str) -> None:
+    async with harness(database_url) as h:
+        await h.store(row(Opened(account="a"), "a", message_id="o"))
+        await h.store(*(row(Deposited(account="a", cents=n), "a", message_id=f"d{n}") for n in (1, 2)))
+        await h.query("UPDATE saga_worker.inbox SET suspect = true")
+        await h.drain()
+
+        assert await h.deposits("a") == [1, 2]
+        assert await h.query("SELECT FROM saga_worker.inbox WHERE suspect") == []
+
+
+async def test_a_write_that_the_database_refuses_costs_only_the_guilty_saga(database_url: str) -> None:
+    async with harness(database_url, limits=AT_ONCE) as h:
+        await h.query("ALTER TABLE saga_worker.saga ADD CONSTRAINT no_b CHECK (key <> 'b')")
+        await h.store(*(row(Opened(account=key), key, message_id=key) for key in "abcdef"))
+        await h.drain()
+
+        rows = await h.query("SELECT saga_key, state, reason FROM saga_worker.v_inbox ORDER BY id")
+        assert {r["saga_key"]: r["state"] for r in rows} == {k: "dead" if k == "b" else "done" for k in "abcdef"}
+        assert rows[1]["reason"] == "handler_error"
+
+
+async def test_a_compensated_saga_ignores_what_comes_later(database_url: str) -> None:
+    async with harness(database_url) as h:
+        await h.store(row(Opened(account="a"), "a", message_id="o"))
+        await h.store(row(Deposited(account="a", cents=-1), "a", message_id="d"))
+        await h.drain()
+        undo = h.sent[-1]
+        assert undo.type == "block_card"
+        from saga_worker import Done
+
+        await h.store(reply(Done(), undo.message_id, "a", message_id="r"))
+        await h.store(row(Deposited(account="a", cents=5), "a", message_id="d2"))
+        await h.drain()
+
+        rows = await h.query("SELECT state, reason FROM saga_worker.v_inbox ORDER BY id")
+        assert [(r["state"], r["reason"]) for r in rows][-1] == ("ignored", "saga_finished")
+        saga = (await h.query("SELECT status, unsettled, reason FROM saga_worker.v_saga"))[0]
+        assert (saga["status"], saga["unsettled"], saga["reason"]) == ("compensated", 0, "enough")
