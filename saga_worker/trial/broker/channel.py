@@ -63,12 +63,15 @@ class Channel:
     def release(self) -> None:
         """The channel is over: its consumers leave, what they did not settle goes back."""
         self.is_closing = True
+        self.withdraw_consumers()
+        self._deliveries.requeue_all()
+
+    def withdraw_consumers(self) -> None:
         subscriptions, self._subscriptions = self._subscriptions, {}
         for consumer, _ in subscriptions.values():
             consumer.gone = True
         for consumer, queue in subscriptions.values():
             queue.unsubscribe(consumer)
-        self._deliveries.requeue_all()
 
     def on_writable(self) -> None:
         """The client reads again."""
@@ -116,7 +119,7 @@ class Channel:
                 )
                 return None
             case commands.Basic.Reject():
-                self._deliveries.reject(frame.delivery_tag, multiple=False, requeue=frame.requeue, counted=True)
+                self._deliveries.reject(frame.delivery_tag or 0, multiple=False, requeue=frame.requeue, counted=True)
                 return None
             case commands.Basic.Get():
                 return self._get(frame)

@@ -21,6 +21,8 @@ from .outgoing import Outgoing
 from .vhost import VirtualHost
 
 log = logging.getLogger(__name__)
+OPENING_SECONDS = 10.0
+"""Who has not said who he is by then is not a client."""
 CLOSE_OK_SECONDS = 3.0
 """How long a client that was told to go may take to answer."""
 
@@ -32,7 +34,6 @@ class Connection(asyncio.Protocol):
         self,
         *,
         strict: bool,
-        version: str,
         find_vhost: Callable[[str], VirtualHost],
         on_end: "Callable[[Connection], None]",
     ) -> None:
@@ -40,7 +41,6 @@ class Connection(asyncio.Protocol):
         self.frame_max = FRAME_MAX
         self.user = ""
         self.wants_cancel_notices = False
-        self._version = version
         self._find_vhost = find_vhost
         self._on_end = on_end
         self._unread = b""
@@ -65,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._outgoing = Outgoing(self._transport, on_writable=self._wake_consumers)
         self._handshake = Handshake(self.send)
+        self._close_timer = asyncio.get_running_loop().call_later(OPENING_SECONDS, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         if self._heartbeat is not None:
@@ -90,8 +91,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._heartbeat is not None:
             self._heartbeat.stop()
-        if self._close_timer is not None:
-            self._close_timer.cancel()
+        self._stop_close_timer()
         self._release()
         self._on_end(self)
 
@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return False
         self._greeted = True
-        self.send(wire.method(0, start_frame(self._version)))
+        self.send(wire.method(0, start_frame()))
         return True
 
     def _read_frames(self) -> None:
@@ -181,6 +181,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionFault(ReplyCode.COMMAND_INVALID, f"{frame.name} on an open connection")
 
     def _begin(self, terms: Terms) -> None:
+        self._stop_close_timer()
         self.vhost = self._find_vhost(terms.vhost)
         self.user = terms.user
         self.frame_max = terms.frame_max
@@ -228,14 +229,21 @@ class Connection(asyncio.Protocol):
         self._release()
         self.send(wire.method(0, commands.Connection.Close(fault.code, fault.text, 0, 0)))
         self._outgoing.flush()
+        self._stop_close_timer()
         self._close_timer = asyncio.get_running_loop().call_later(CLOSE_OK_SECONDS, self._transport.abort)
 
     def _release(self) -> None:
         channels, self._channels = self._channels, {}
         for channel in channels.values():
+            channel.withdraw_consumers()  # all before any release: what one gives back must not go to its neighbour
+        for channel in channels.values():
             channel.release()
         if self._terms is not None:
             self.vhost.delete_queues_of(self)
+
+    def _stop_close_timer(self) -> None:
+        if self._close_timer is not None:
+            self._close_timer.cancel()
 
     def _on_silence(self) -> None:
         log.warning("a client sent nothing for two heartbeat intervals; its connection is closed")

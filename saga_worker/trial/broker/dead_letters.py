@@ -44,9 +44,11 @@ def dead_letter(queue: Queue, message: Message, reason: Death, *, now: float) ->
         entries[b"x-first-death-queue"] = _text(death.queue)
         entries[b"x-first-death-reason"] = _text(death.reason)
     fields.pop(properties.EXPIRATION, None)
-    raw = properties.join(properties.with_headers(fields, entries))
+    fields = properties.with_headers(fields, entries)
     exchange, key = queue.options.dead_letter_exchange, queue.options.dead_letter_routing_key
-    return compose(exchange or "", message.routing_key if key is None else key, raw, message.body)
+    return compose(
+        exchange or "", message.routing_key if key is None else key, fields, properties.join(fields), message.body
+    )
 
 
 def is_cycle(queue: Queue, deaths: Iterable[DeathRecord]) -> bool:
@@ -71,7 +73,10 @@ def _with(death: DeathRecord, earlier: list[DeathRecord]) -> list[DeathRecord]:
 def _read(value: bytes | None) -> list[DeathRecord]:
     if value is None or value[:1] != b"A":
         return []
-    _, rows = decode.field_array(value[1:])
+    try:
+        _, rows = decode.field_array(value[1:])
+    except (ValueError, OverflowError, OSError):  # a client may write anything under this name
+        return []
     return [_record(row) for row in rows if isinstance(row, dict) and "queue" in row and "reason" in row]
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from pamqp import base, commands
 
-from .errors import no_such, precondition
+from .errors import ConnectionFault, ReplyCode, no_such, precondition
 from .queue_options import read_options
 from .queues import Queue
 from .vhost import VirtualHost
@@ -111,6 +111,9 @@ class Declarations:
             return 0
         queue = self.queue(frame.queue)
         place = self._vhost.place("queue", queue.name)
+        if queue.options.is_quorum and (frame.if_unused or frame.if_empty):
+            text = f"cannot delete {place}. queue.delete with if-unused or if-empty is not supported by quorum queues"
+            raise ConnectionFault(ReplyCode.NOT_IMPLEMENTED, text)
         if frame.if_unused and queue.consumers:
             precondition(f"{place} in use")
         if frame.if_empty and len(queue):

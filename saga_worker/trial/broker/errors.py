@@ -55,4 +55,4 @@ def access_refused(explanation: str) -> NoReturn:
 
 
 def _within_shortstr(text: str) -> str:
-    return text.encode()[:255].decode(errors="ignore")
+    return text.encode(errors="replace")[:255].decode(errors="ignore")

@@ -38,11 +38,10 @@ class Terms:
     wants_cancel_notices: bool
 
 
-def start_frame(product_version: str) -> base.Frame:
+def start_frame() -> base.Frame:
     return commands.Connection.Start(
         server_properties={
             "product": "saga-worker trial broker",
-            "version": product_version,
             "information": "for trials and tests: in memory, nothing is kept",
             "capabilities": dict.fromkeys(_CAPABILITIES, True),
         },

@@ -32,12 +32,13 @@ class Entry:
     """Failed deliveries, as a quorum queue counts them."""
 
 
-def compose(exchange: str, routing_key: str, raw_properties: bytes, body: bytes) -> Message:
+def compose(exchange: str, routing_key: str, fields: properties.Fields, raw: bytes, body: bytes) -> Message:
+    """`raw` are the bytes of `fields`."""
     time_to_live: float | None = None
-    if properties.flags_of(raw_properties) & properties.EXPIRATION:
-        time_to_live = _seconds(properties.shortstr(properties.split(raw_properties), properties.EXPIRATION))
+    if properties.EXPIRATION in fields:
+        time_to_live = _seconds(properties.shortstr(fields, properties.EXPIRATION))
     address = encode_shortstr(exchange) + encode_shortstr(routing_key)
-    return Message(exchange, routing_key, raw_properties, body, address, time_to_live)
+    return Message(exchange, routing_key, raw, body, address, time_to_live)
 
 
 def encode_shortstr(text: str) -> bytes:

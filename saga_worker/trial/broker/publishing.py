@@ -57,12 +57,14 @@ class Publishing:
     def on_header(self, payload: bytes) -> None:
         if self._names is None or self._properties is not None:
             raise ConnectionFault(ReplyCode.UNEXPECTED_FRAME, "a content header without a publish before it")
+        if len(payload) < _head.size + 2:
+            raise ConnectionFault(ReplyCode.SYNTAX_ERROR, "a content header is cut short")
         class_id, _, size = _head.unpack_from(payload)
-        if class_id != 60:
+        if class_id != wire.BASIC:
             raise ConnectionFault(ReplyCode.UNEXPECTED_FRAME, f"a content header of class {class_id}")
         if size > MAX_BODY_BYTES:
             precondition(f"message size {size} is larger than configured max size {MAX_BODY_BYTES}")
-        self._properties = payload[12:]
+        self._properties = payload[_head.size :]
         self._missing = size
         if not size:
             self._publish()
@@ -102,9 +104,10 @@ class Publishing:
         raw, body = self._properties, self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._names = self._properties = None
         self._parts = []
-        properties.refuse_unrepresentable(raw)
-        if properties.flags_of(raw) & properties.USER_ID:
-            claimed = properties.shortstr(properties.split(raw), properties.USER_ID)
+        fields = properties.split(raw)
+        properties.refuse_unrepresentable(fields)
+        if properties.USER_ID in fields:
+            claimed = properties.shortstr(fields, properties.USER_ID)
             if claimed != self._user:
                 precondition(f"user_id property set to '{claimed}' but authenticated user was '{self._user}'")
-        return compose(exchange, routing_key, raw, body), mandatory
+        return compose(exchange, routing_key, fields, raw, body), mandatory

@@ -12,6 +12,7 @@ from .errors import ConnectionFault, ReplyCode, precondition
 
 DEFAULT_DELIVERY_LIMIT = 20
 """Of quorum queues since RabbitMQ 4.0; RabbitMQ 3 has none."""
+MAX_NAME_BYTES = 255
 
 _COUNTS = ("x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", "x-delivery-limit")
 _TEXTS = ("x-dead-letter-exchange", "x-dead-letter-routing-key", "x-dead-letter-strategy", "x-overflow", "x-queue-type")
@@ -97,6 +98,8 @@ def _check(place: str, arguments: Mapping[str, object]) -> None:
             precondition(f"invalid arg '{name}' for {place}: {{value_negative,{value}}}")
         if name in _TEXTS and not isinstance(value, str):
             precondition(f"invalid arg '{name}' for {place}: expected longstr, got {type(value).__name__}")
+        if name in _TEXTS and len(str(value).encode()) > MAX_NAME_BYTES:
+            precondition(f"invalid arg '{name}' for {place}: longer than {MAX_NAME_BYTES} bytes")
         if name in _NOT_HERE:
             precondition(f"invalid arg '{name}' for {place}: the trial broker does not have it, use RabbitMQ")
     if "x-dead-letter-routing-key" in arguments and "x-dead-letter-exchange" not in arguments:

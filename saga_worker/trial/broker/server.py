@@ -8,8 +8,6 @@ import asyncio
 import ipaddress
 import logging
 
-from saga_worker import __version__
-
 from .connection import Connection
 from .vhost import VirtualHost
 
@@ -64,7 +62,7 @@ class TrialBroker:
         self._vhosts.clear()
 
     def _accept(self) -> Connection:
-        connection = Connection(strict=self._strict, version=__version__, find_vhost=self._vhost, on_end=self._forget)
+        connection = Connection(strict=self._strict, find_vhost=self._vhost, on_end=self._forget)
         self._connections.add(connection)
         return connection
 

@@ -103,7 +103,7 @@ class VirtualHost:
         self, name: str, kind: str, *, durable: bool, auto_delete: bool, internal: bool, arguments: Mapping[str, object]
     ) -> None:
         if kind not in KINDS:
-            raise ConnectionFault(ReplyCode.COMMAND_INVALID, f"invalid exchange type '{kind}'")
+            raise ConnectionFault(ReplyCode.COMMAND_INVALID, f"unknown exchange type '{kind}'")
         made = KINDS[kind](name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments)
         if name in self.exchanges:
             self._refuse_other_exchange(self.exchanges[name], made)

@@ -22,6 +22,7 @@ METHOD, HEADER, BODY, HEARTBEAT = (
 FRAME_OVERHEAD = constants.FRAME_HEADER_SIZE + 1
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+BASIC = 60
 BASIC_PUBLISH = 0x003C0028
 BASIC_ACK = 0x003C0050
 
@@ -64,7 +65,7 @@ def read_method(payload: bytes) -> base.Frame:
     frame: base.Frame = commands.INDEX_MAPPING[index]()
     try:
         frame.unmarshal(payload[4:])
-    except (struct.error, ValueError) as error:
+    except Exception as error:  # pamqp's decoders raise whatever they stumble on
         raise ConnectionFault(ReplyCode.SYNTAX_ERROR, f"{frame.name} cannot be read: {error}") from error
     return frame
 
@@ -85,16 +86,20 @@ def is_close_ok(payload: bytes) -> bool:
 
 def read_publish(payload: bytes) -> tuple[str, str, bool, bool]:
     """Exchange, routing key, mandatory, immediate."""
-    start = 7
-    end = start + payload[6]
-    exchange = payload[start:end].decode(errors="surrogateescape")
-    start, end = end + 1, end + 1 + payload[end]
-    routing_key = payload[start:end].decode(errors="surrogateescape")
-    bits = payload[end]
+    try:
+        middle = 7 + payload[6]
+        end = middle + 1 + payload[middle]
+        bits = payload[end]
+    except IndexError as error:
+        raise ConnectionFault(ReplyCode.SYNTAX_ERROR, "Basic.Publish is cut short") from error
+    exchange = payload[7:middle].decode(errors="surrogateescape")
+    routing_key = payload[middle + 1 : end].decode(errors="surrogateescape")
     return exchange, routing_key, bool(bits & 1), bool(bits & 2)
 
 
 def read_ack(payload: bytes) -> tuple[int, bool]:
+    if len(payload) < 4 + _tag_and_flag.size:
+        raise ConnectionFault(ReplyCode.SYNTAX_ERROR, "Basic.Ack is cut short")
     tag, bits = _tag_and_flag.unpack_from(payload, 4)
     return tag, bool(bits & 1)
 
@@ -127,7 +132,7 @@ def refuse(channel: int, tag: int) -> bytes:
 def content(channel: int, raw_properties: bytes, body: bytes, frame_max: int) -> bytes:
     """Header and body frames of one message."""
     size = len(body)
-    head = _content_head.pack(HEADER, channel, 12 + len(raw_properties), 60, 0, size) + raw_properties + _END
+    head = _content_head.pack(HEADER, channel, 12 + len(raw_properties), BASIC, 0, size) + raw_properties + _END
     room = frame_max - FRAME_OVERHEAD
     if size <= room:
         return head + _frame(BODY, channel, body) if size else head
