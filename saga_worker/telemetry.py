@@ -197,7 +197,7 @@ def configure_logging(
 
     import structlog
 
-    stream = sys.stderr if stream is None else stream
+    target: TextIO = sys.stderr if stream is None else stream
     clean = redactor(secrets)
     final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     final += [structlog.processors.format_exc_info, _cleaner(clean)]
@@ -206,10 +206,10 @@ def configure_logging(
     else:
         final.append(
             structlog.dev.ConsoleRenderer(
-                colors=stream.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+                colors=target.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
             )
         )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[

@@ -1,0 +1,87 @@
+"""Another try for sagas on the attention list: an operator row each, beside an audit row, in one transaction per batch.
+
+Nothing here changes a saga; a worker applies the row under the saga's lock, before any other input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID, uuid4
+
+from pydantic_core import to_json
+
+from saga_worker import inbox
+from saga_worker.inbox import NewRow
+from saga_worker.saga.rows import Role, RowState
+from saga_worker.sql import storable
+from saga_worker.sql.connection import Database
+
+BATCH: Final = 500
+LOOK_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A saga to retry."""
+
+    ref: UUID
+    definition: str
+    key: str
+    attention: str | None
+
+
+async def request(
+    database: Database, targets: Sequence[Target], *, actor: str, why: str | None, advance: Callable[[int], None]
+) -> list[int]:
+    """Store the requests; the ids of their rows."""
+    ids: list[int] = []
+    for start in range(0, len(targets), BATCH):
+        batch = targets[start : start + BATCH]
+        async with database.transaction() as connection:
+            stored = await inbox.insert(connection, [_row(target, actor) for target in batch])
+            before = [to_json({"attention": target.attention}).decode() for target in batch]
+            names = [f"saga/{target.definition}/{target.key}" for target in batch]
+            after = [None] * len(batch)
+            await connection.execute("insert_audit", actor, "retry", storable(why), names, before, after)
+        ids += [id_ for _, id_ in stored.new]
+        advance(len(batch))
+    return ids
+
+
+async def outcomes(database: Database, ids: Sequence[int], *, wait_seconds: float) -> Counter[str]:
+    """What became of the requests, as soon as none is waiting any more, or after `wait_seconds`; words to counts."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_seconds
+    while True:
+        async with database.autocommit() as connection:
+            rows = await connection.fetch("admin_outcomes", ids)
+        found = Counter(_word(row["state"], row["reason"]) for row in rows)
+        if not found["waiting"] or loop.time() >= deadline:
+            return found
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def workers_alive(database: Database) -> int:
+    async with database.autocommit() as connection:
+        return int(await connection.fetchval("admin_workers"))
+
+
+def _row(target: Target, actor: str) -> NewRow:
+    return NewRow(
+        consumer=target.definition, source="operator", message_id=f"retry:{uuid4()}", type="retry",
+        role=Role.OPERATOR, ref=target.ref, saga_key=target.key, correlation_id=None, state=RowState.READY,
+        reason=None, error=None, suspect=False, prio=0, expires_at_seconds=None, props=to_json({"actor": actor}),
+        body=b"{}",
+    )  # fmt: skip
+
+
+def _word(state: str, reason: str | None) -> str:
+    if state == "done":
+        return "applied"
+    if state in ("ignored", "dead"):
+        return reason or state
+    return "waiting"
