@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.routing import KeyKind, pointer_to
 
-_KINDS: Final = ((bool, None), (str, KeyKind.TEXT), (int, KeyKind.INT), (UUID, KeyKind.UUID))
+_KINDS: Final = {str: KeyKind.TEXT, int: KeyKind.INT, UUID: KeyKind.UUID}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,8 @@ def _alias(model: type[BaseModel], name: str, field: FieldInfo) -> str:
 
 def _kind_of(annotation: object, path: str, source: str) -> KeyKind:
     plain: object = getattr(annotation, "__supertype__", annotation)
-    if isinstance(plain, type):
-        for base, kind in _KINDS:
+    if isinstance(plain, type) and not issubclass(plain, bool):
+        for base, kind in _KINDS.items():
             if issubclass(plain, base):
-                if kind is None:
-                    break
                 return kind
     raise DefinitionError(f"{source}: the key {path} is {annotation}; a key field is str, int or UUID, never optional.")

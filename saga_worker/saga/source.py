@@ -40,7 +40,7 @@ def step_name(make: Callable[..., Any], name: str | None) -> str:
 
 def checked_name(name: str, what: str, *, source: str) -> str:
     """`name`, if it can stand in tables, headers and log lines."""
-    if not name or len(name.encode()) > 200 or not name.isprintable():
+    if not name or not name.isprintable() or len(name.encode()) > 200:
         raise DefinitionError(f"{source}: the name of this {what} has to be 1 to 200 bytes of printable text.")
     return name
 
@@ -48,8 +48,11 @@ def checked_name(name: str, what: str, *, source: str) -> str:
 def returned_class(make: Callable[..., Any], base: type[T], *, step: str) -> type[T]:
     """The class in the return annotation of a maker, which has to be one `base`."""
     remedy = f"step {step}: annotate {step}'s function with the one {base.__name__} class that it returns"
+    # Local names only for a local function: elsewhere they would hide the names that its own module means.
+    is_local = "<locals>" in getattr(make, "__qualname__", "")
+    local_names = dict(_authors_frame().f_locals) if is_local else None
     try:
-        annotation = typing.get_type_hints(make, localns=dict(_authors_frame().f_locals)).get("return")
+        annotation = typing.get_type_hints(make, localns=local_names).get("return")
     except Exception as error:
         raise DefinitionError(f"{where(make)}: {remedy} ({type(error).__name__}: {error}).") from error
     if not (isinstance(annotation, type) and issubclass(annotation, base)):

@@ -186,6 +186,13 @@ def test_a_definition_may_stand_inside_a_function() -> None:
     assert tell.command_model is Tell
 
 
+def test_a_function_means_the_names_of_its_own_module_wherever_it_is_used() -> None:
+    class Reserve(Command):  # not the one that reserve() returns
+        what: str
+
+    assert reservation(new_saga()).command_model is not Reserve
+
+
 def test_the_kind_of_key_is_read_off_the_field_or_given() -> None:
     class ByNumber(Event):
         number: int
