@@ -121,7 +121,7 @@ class CommandOf(Step[S], Generic[S, Kc]):
     def rejected(
         self: CommandOf[S, Command[R1, X1]], handler: Callable[[S, X1], Verdict], /
     ) -> Callable[[S, X1], Verdict]:
-        """What a rejection means; without a handler, or if that returns None, the saga compensates."""
+        """What a rejection means; without a handler the saga compensates, with one None goes on to the next step."""
         check_handler(handler, "state", "rejection")
         _refuse_second(self.on_rejected, handler, f"step {self.id} has a rejection handler already; match in it")
         self.on_rejected = handler
