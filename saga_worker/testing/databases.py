@@ -14,7 +14,7 @@ from saga_worker.testing.waiting import run_beside
 if TYPE_CHECKING:
     import asyncpg
 
-FIRST_VERSION_WITH_STRATEGIES = 150_000
+FIRST_VERSION_WITH_STRATEGIES = 15
 
 
 def in_database(url: str, name: str) -> str:
@@ -58,7 +58,7 @@ async def _create(url: str, name: str, *, template: str | None) -> None:
             statement += f" TEMPLATE {template}"
             # Copying files costs a checkpoint, which is cheap only where nothing is flushed.
             flushes = await connection.fetchval("SELECT current_setting('fsync')") == "on"
-            version = await connection.fetchval("SELECT current_setting('server_version_num')::int")
+            version = connection.get_server_version().major
             if not flushes and version >= FIRST_VERSION_WITH_STRATEGIES:
                 statement += " STRATEGY FILE_COPY"
         await connection.execute(statement)
@@ -70,7 +70,7 @@ async def _drop(url: str, name: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _connection(url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+async def _connection(url: str) -> "AsyncIterator[asyncpg.Connection]":
     import asyncpg
 
     scheme, _, rest = url.partition("://")

@@ -148,7 +148,7 @@ def _servers(config: pytest.Config) -> Any:
             else OwnServers(
                 database_url=os.environ.get("SAGA_WORKER_TEST_DATABASE_URL"),
                 amqp_url=os.environ.get("SAGA_WORKER_TEST_AMQP_URL"),
-                prefer=config.getoption("--backends"),
+                prefer="trial" if config.getoption("--backends") == "trial" else "real",
             )
         )
     return config.stash[_SERVERS]

@@ -66,7 +66,7 @@ class OwnServers(Servers):
 
     def __init__(self, *, database_url: str | None, amqp_url: str | None, prefer: Prefer) -> None:
         self._urls: dict[Wanted, str | None] = {"database": database_url, "broker": amqp_url}
-        self._prefer = prefer
+        self._prefer: Prefer = prefer
         self._locks: dict[Wanted, threading.Lock] = {"database": threading.Lock(), "broker": threading.Lock()}
         self._started: dict[Wanted, Backend | ServerUnavailable] = {}
         self._template: str | None = None
