@@ -177,7 +177,9 @@ class InboxPool:
             await self._advance_or_split(refs[:half], slot, from_timers)
             await self._advance_or_split(refs[half:], slot, from_timers)
             return
-        log.error(Event.STAGE_FAILED, extra={Field.STAGE: "inbox_pool", Field.REF: refs[0], Field.ERROR: describe(error)})
+        log.error(
+            Event.STAGE_FAILED, extra={Field.STAGE: "inbox_pool", Field.REF: refs[0], Field.ERROR: describe(error)}
+        )
         advanced = await self._run_alone(refs[0], slot, from_timers, write_error=None)
         if advanced is None:
             await self._commit(refs, slot, from_timers=from_timers, alone=True, write_error=describe(error))

@@ -64,12 +64,15 @@ class Orchestrator:
     """Advances sagas; one `advance` is one transaction on one connection."""
 
     def __init__(
-        self, database: Database, plan: Plan, *, worker_id: Callable[[], int], replies_are_in: Callable[[], bool]
-    ) -> None:
+        self, database: Database, plan: Plan, *, worker_id: Callable[[], int], replies_are_in: Callable[[], bool],
+        has_relay: bool = True,
+    ) -> None:  # fmt: skip
+        """Without a relay in this process its messages belong to nobody, and any relay takes them at once."""
         self._database = database
         self._plan = plan
         self._worker_id = worker_id
         self._replies_are_in = replies_are_in
+        self._has_relay = has_relay
 
     async def advance(
         self, refs: Sequence[UUID], *, announce: Announce | None = None, alone: bool = False,
@@ -140,9 +143,9 @@ class Orchestrator:
         await instances.save(connection, changes, worker_id=worker_id)
         rows = [row for change in changes for row in outbox.build(change, namespace=self._plan.namespace)]
         if rows:
-            advanced.outgoing = await outbox.append(connection, rows, owner=worker_id)
-            refs = sorted({row.ref for row in rows})
-            advanced.held_back = await outbox.foreign(connection, refs, worker_id)
+            owner = worker_id if self._has_relay else outbox.NOBODY
+            advanced.outgoing = await outbox.append(connection, rows, owner=owner)
+            advanced.held_back = await outbox.foreign(connection, sorted({row.ref for row in rows}), owner)
         await inbox.settle(connection, [row for change in changes for row in change.rows])
 
 

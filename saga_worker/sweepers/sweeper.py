@@ -39,9 +39,7 @@ class Sweeper(ABC):
             try:
                 found_all = not await self.sweep()
             except Exception as error:
-                log.warning(
-                    Event.STAGE_FAILED, extra={Field.STAGE: type(self).__name__, Field.ERROR: describe(error)}
-                )
+                log.warning(Event.STAGE_FAILED, extra={Field.STAGE: type(self).__name__, Field.ERROR: describe(error)})
                 found_all = True
             if found_all:
                 await self._rest()

@@ -1,0 +1,255 @@
+"""The composition root: builds the stages of one process, starts them, and stops them in order.
+
+Takes settings and roles; guarantees that a SIGTERM ends the process cleanly within the grace period with nothing
+left to a lease, and that a second one ends it at once. Nothing here decides anything about a saga.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from saga_worker import outbox, routes, workers
+from saga_worker.broker import BrokerConnection, Deliveries, Publisher, Topology
+from saga_worker.consumer import Consumer
+from saga_worker.envelope import EnvelopeLimits
+from saga_worker.inbox_pool import InboxPool, PoolSettings
+from saga_worker.lease import Lease
+from saga_worker.loading import load
+from saga_worker.orchestrator import Orchestrator, Plan
+from saga_worker.outbox_relay import OutboxRelay
+from saga_worker.relay_notices import RelayNotices
+from saga_worker.saga.errors import SchemaMismatch
+from saga_worker.saga.fold import Limits
+from saga_worker.saga.registry import Registry
+from saga_worker.saga.retry import Retry
+from saga_worker.settings import Settings
+from saga_worker.sql.connection import Database, describe, is_transient
+from saga_worker.sql.migrate import check
+from saga_worker.sweepers import AbsentDefinitions, DueTimers, ExpiredLeases, Parking, RepliesStored, Retention, Sweeper
+from saga_worker.telemetry import Event, Field
+
+log = logging.getLogger(__name__)
+
+ROLES: Final = frozenset({"consume", "advance", "relay", "sweep"})
+CONNECT_RETRY_SECONDS: Final = 1.0
+
+
+Beside = Callable[["Worker"], AbstractAsyncContextManager[object]]
+
+
+async def run(settings: Settings, *, roles: frozenset[str] | None = None, beside: Beside | None = None) -> None:
+    """Run one worker until SIGTERM or SIGINT, then drain it. A second signal ends the process at once.
+
+    `beside` runs around the worker's whole life (the health server).
+
+    Raises `ConfigurationError`, `DefinitionError` or `SchemaMismatch` when it cannot work at all; a server that is
+    away is waited for.
+    """
+    registry = load(settings.definitions)
+    stop = asyncio.Event()
+    _listen_for_signals(stop)
+    worker = Worker(settings, registry, roles or ROLES)
+    async with beside(worker) if beside is not None else nullcontext():
+        await _run_until(worker, stop)
+
+
+async def _run_until(worker: Worker, stop: asyncio.Event) -> None:
+    starting = asyncio.create_task(worker.start())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if starting.done():
+            await starting
+            await stopping
+        else:  # asked to stop while a server is still being waited for
+            starting.cancel()
+            with suppress(asyncio.CancelledError):
+                await starting
+    finally:
+        stopping.cancel()
+        await worker.stop()
+
+
+def _listen_for_signals(stop: asyncio.Event) -> None:
+    def asked() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, asked)
+
+
+class Worker:
+    """All stages of one process. `start` may be cancelled; `stop` works at any time after it began."""
+
+    def __init__(self, settings: Settings, registry: Registry, roles: frozenset[str] = ROLES) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.roles = roles
+        self.is_ready = False
+        url = settings.require("database_url", "amqp_url").database_url.get_secret_value()
+        amqp_url = settings.amqp_url.get_secret_value()
+        self.database = Database(
+            url, settings.schema_, max_size=settings.pool_size, pgbouncer=settings.pgbouncer,
+            application_name=f"saga_worker {settings.namespace}",
+        )  # fmt: skip
+        topology = Topology(settings.namespace)
+        self.lease = Lease(
+            self.database, url, definitions=[f"{name}/{version}" for name, version in registry.versions()],
+            seconds=settings.lease_seconds, on_lost=self._lease_lost, pgbouncer=settings.pgbouncer,
+        )  # fmt: skip
+        self.publisher = Publisher(BrokerConnection(amqp_url, "publisher"), topology)
+        self.deliveries = Deliveries(BrokerConnection(amqp_url, "consumer"), topology, prefetch=settings.prefetch)
+        self.notices = RelayNotices(self.database, on_stored=lambda refs: self.pool.wake(refs))
+        self.relay = OutboxRelay(
+            self.database, self.publisher, worker_id=self.lease.worker_id,
+            on_undeliverable=self.notices.undeliverable, on_delivered=self.notices.delivered,
+        )  # fmt: skip
+        self.replies_stored = RepliesStored(self.database, grace_seconds=settings.reply_grace_seconds)
+        self.pool = self._make_pool()
+        self.consumer = self._make_consumer()
+        self.sweepers = self._make_sweepers()
+        self._consuming: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+
+    # -- building ---------------------------------------------------------------------------------------------------
+
+    def _make_pool(self) -> InboxPool:
+        settings = self.settings
+        limits = Limits(
+            attempts=Retry.exponential(settings.max_attempts),
+            crashes=settings.max_crashes,
+            parking=timedelta(seconds=settings.parking_seconds),
+        )
+        plan = Plan(self.registry, limits, settings.namespace, timedelta(seconds=settings.dedup_window_seconds))
+        orchestrator = Orchestrator(
+            self.database, plan, worker_id=self.lease.worker_id, replies_are_in=self.replies_stored.are_stored,
+            has_relay="relay" in self.roles,
+        )  # fmt: skip
+        return InboxPool(
+            self.database, orchestrator, PoolSettings(settings.batch_size, poll_seconds=settings.poll_seconds),
+            definitions=self.registry.names(), worker_id=self.lease.worker_id, hand_over=self._hand_over,
+            reread=self.relay.reread,
+        )  # fmt: skip
+
+    def _make_consumer(self) -> Consumer:
+        limits = EnvelopeLimits(
+            body_bytes=self.settings.body_limit_bytes, parking_seconds=self.settings.parking_seconds
+        )
+        return Consumer(
+            self.database, self.deliveries, limits=limits, batch_size=self.settings.batch_size,
+            on_stored=self.pool.wake if "advance" in self.roles else lambda refs: None,
+            on_caught_up=self._caught_up, on_behind=self._behind,
+        )  # fmt: skip
+
+    def _make_sweepers(self) -> list[Sweeper]:
+        window = timedelta(seconds=self.settings.dedup_window_seconds)
+        sweepers: list[Sweeper] = [self.replies_stored]
+        if "advance" in self.roles:
+            sweepers += [DueTimers(self.database, self.pool), Parking(self.database, self.pool)]
+        if "sweep" in self.roles:
+            sweepers += [
+                ExpiredLeases(self.database, self.pool),
+                AbsentDefinitions(self.database, self.pool),
+                Retention(self.database, window=window),
+            ]
+        return sweepers
+
+    def _hand_over(self, rows: Sequence[outbox.OutboxRow], held_back: set[tuple[UUID, str]]) -> None:
+        if "relay" in self.roles:
+            self.relay.hand_over(rows, held_back)
+
+    def readiness(self) -> dict[str, Callable[[], bool]]:
+        """What has to be true for this process to do its part, by name; cheap, no I/O."""
+        parts: dict[str, Callable[[], bool]] = {"started": lambda: self.is_ready, "database": self.replies_stored.is_up}
+        if "relay" in self.roles:
+            parts["publisher"] = lambda: self.publisher.is_up
+        if "consume" in self.roles:
+            parts["consumer"] = lambda: self.deliveries.is_up
+        return parts
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect and start every stage of the roles, in the direction against the flow of messages."""
+        log.info(Event.WORKER_STARTED, extra={"roles": sorted(self.roles)})
+        await self._wait_for_database()
+        await self.lease.start()
+        async with self.database.transaction() as connection:
+            await routes.register(connection, self.registry.routes())
+            known = await routes.load(connection)
+        if "relay" in self.roles:
+            await self.publisher.start()
+            self.notices.start()
+            await self.relay.start()
+        for sweeper in self.sweepers:
+            sweeper.start()
+        if "advance" in self.roles:
+            self.pool.start()
+        if "consume" in self.roles:
+            await self.deliveries.bind_types(known.by_type)
+            await self.deliveries.start()
+            self._consuming = asyncio.create_task(self.consumer.run(), name="consumer")
+        self.is_ready = True
+        log.info(Event.WORKER_READY, extra={Field.WORKER: self.lease.worker_id()})
+
+    async def _wait_for_database(self) -> None:
+        url = self.settings.database_url.get_secret_value()
+        while True:
+            try:
+                await self.database.open()
+                await check(url, schema=self.settings.schema_)
+                return
+            except SchemaMismatch:
+                raise
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning(Event.DATABASE_LOST, extra={Field.STAGE: "start", Field.ERROR: describe(error)})
+                await self.database.close()
+                await asyncio.sleep(CONNECT_RETRY_SECONDS)
+
+    # -- stopping ---------------------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Drain: nothing new, finish what runs, leave nothing to a lease."""
+        log.info(Event.WORKER_DRAINING, extra={Field.WORKER: self.lease.worker_id()})
+        self.is_ready = False  # no new work is sent here
+        if self._consuming is not None:
+            await self.consumer.stop()  # basic.cancel; the batch in hand is stored and acknowledged
+            await self._consuming
+        await self.deliveries.close()  # what is behind it goes back to the queue
+        for sweeper in self.sweepers:  # they hand work to the pool, so they end before it
+            await sweeper.stop()
+        await self.pool.stop()  # the step transactions that run are finished
+        await self.relay.stop(self.settings.grace_seconds)  # what they committed goes out, the rest is given up
+        await self.notices.stop()
+        await self.publisher.close()
+        await self.lease.stop()
+        await self.database.close()
+        log.info(Event.WORKER_STOPPED)
+
+    # -- what the stages tell each other ----------------------------------------------------------------------------
+
+    def _lease_lost(self) -> None:
+        """Somebody else may have taken our rows: what is in memory is not ours any more."""
+        self.relay.drop_memory()
+        if self.consumer.is_caught_up:
+            self._telling = asyncio.create_task(self._caught_up())  # the new number has to say so again
+
+    async def _caught_up(self) -> None:
+        async with self.database.transaction() as connection:
+            await workers.caught_up(connection, self.lease.worker_id())
+
+    async def _behind(self) -> None:
+        async with self.database.transaction() as connection:
+            await workers.lost_broker(connection, self.lease.worker_id())
