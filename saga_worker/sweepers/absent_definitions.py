@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from saga_worker import inbox, workers
-from saga_worker.inbox.claim import LAP_START
+from saga_worker import inbox
 from saga_worker.inbox_pool import InboxPool
 from saga_worker.sql.connection import Database
 from saga_worker.sweepers.sweeper import Sweeper
@@ -18,15 +17,11 @@ class AbsentDefinitions(Sweeper):
         super().__init__(interval_seconds=interval_seconds)
         self._database = database
         self._pool = pool
-        self._cursor = LAP_START
 
     async def sweep(self) -> bool:
         async with self._database.transaction() as connection:
-            live = await workers.live_definitions(connection)
-            held = await inbox.hold_absent(connection, self._cursor, live, BATCH)
-        self._cursor = held.cursor
+            held = await inbox.hold_absent(connection, BATCH)
         async with self._database.transaction() as connection:
-            live = await workers.live_definitions(connection)
-            freed = await inbox.free_absent(connection, live, BATCH)
+            freed = await inbox.free_absent(connection, BATCH)
         self._pool.wake(freed)
-        return not held.lap_ended
+        return BATCH in (held, len(freed))

@@ -23,7 +23,7 @@ class Parking(Sweeper):
             expired = await inbox.expired_parked(connection, BATCH)
         async with self._database.transaction() as connection:
             table = await routes.load(connection)
-            rerouted = await inbox.reroute_unrouted(connection, table.by_type, BATCH)
+            rerouted = await inbox.reroute_unrouted(connection, table, BATCH)
         async with self._database.transaction() as connection:
             buried = await inbox.expire_unrouted(connection, BATCH)
         self._pool.wake([*expired, *rerouted])

@@ -1,4 +1,4 @@
-"""Whether queued replies are stored, so that reply time-outs may fire: a fact of all workers, looked at every second."""
+"""Whether queued replies are stored, so that reply time-outs may fire: a fact of all workers together."""
 
 from __future__ import annotations
 

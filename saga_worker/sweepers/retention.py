@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from saga_worker import inbox
+from saga_worker import inbox, instances
 from saga_worker.sql.connection import Database
 from saga_worker.sweepers.sweeper import Sweeper
 
 BATCH: Final = 5000
 SAGA_BATCH: Final = 500
-LONGER: Final = timedelta(days=1)  # a saga outlives its inbox rows, or a repeat could start it again
 
 
 class Retention(Sweeper):
@@ -23,10 +22,8 @@ class Retention(Sweeper):
         self._window = window
 
     async def sweep(self) -> bool:
-        seconds = self._window.total_seconds()
         async with self._database.transaction() as connection:
-            rows = await inbox.retain(connection, window_seconds=seconds, limit=BATCH)
+            lap_ended = await inbox.retain(connection, self._window, BATCH)
         async with self._database.transaction() as connection:
-            longer = seconds + LONGER.total_seconds()
-            sagas = await inbox.retain_sagas(connection, window_seconds=longer, limit=SAGA_BATCH)
-        return rows == BATCH or sagas == SAGA_BATCH
+            sagas = await instances.retain(connection, self._window, SAGA_BATCH)
+        return not lap_ended or sagas == SAGA_BATCH
