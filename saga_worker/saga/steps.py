@@ -69,6 +69,7 @@ class Reminder:
 
     period: timedelta
     times: int
+    model: type[Event]
     make: Callable[[Any], Event]
     source: str
 
@@ -209,11 +210,11 @@ class WaitStep(Step[S], Generic[S]):
             check_handler(make, "state")
             source = where(make)
             _refuse_second(self.reminder, make, f"step {self.id} has a reminder already; keep one")
-            returned_class(make, Event, step=self.id)
+            model = returned_class(make, Event, step=self.id)
             checked_bound(period, f"step {self.id}: period", source=source)
             if times < 1:
                 raise DefinitionError(f"{source}: step {self.id}: times is {times}; give at least 1.")
-            self.reminder = Reminder(period, times, make, source)
+            self.reminder = Reminder(period, times, model, make, source)
             return make
 
         return register

@@ -4,18 +4,32 @@ The pytest plugin `saga_worker.testing.plugin` is loaded by itself and gives the
 `empty_database_url`, `amqp_url`, `namespace` and `eventually`; a server starts when a test first asks for it.
 """
 
+from typing import TYPE_CHECKING
+
 from saga_worker.testing.backends import Backend, Kind, resolve_broker, resolve_database
 from saga_worker.testing.proxy import Direction, FaultProxy
 from saga_worker.testing.waiting import eventually
 from saga_worker.trial.supervisor import ServerUnavailable
+
+if TYPE_CHECKING:
+    from saga_worker.testing.saga_test import SagaTest
 
 __all__ = [
     "Backend",
     "Direction",
     "FaultProxy",
     "Kind",
+    "SagaTest",
     "ServerUnavailable",
     "eventually",
     "resolve_broker",
     "resolve_database",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "SagaTest":  # on first use: the plugin loads this package into everybody's pytest
+        from saga_worker.testing.saga_test import SagaTest
+
+        return SagaTest
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

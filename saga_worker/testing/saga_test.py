@@ -1,0 +1,281 @@
+"""A saga told as a story: given an event, expect a command, reply, let time pass, see where it stands.
+
+Takes a definition and messages, guarantees the decisions of the worker itself (parking, order, back-off, time-outs,
+undo) in virtual time and without any server, and hands back what was sent and what became of the saga.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar
+
+from pydantic import BaseModel
+
+from saga_worker.saga.definition import Saga
+from saga_worker.saga.fold import Limits
+from saga_worker.saga.inputs import PublishEvent, SendCommand
+from saga_worker.saga.instance import Fate
+from saga_worker.saga.messages import (
+    Command,
+    Event,
+    Message,
+    Rejected,
+    decode,
+    encode,
+    rejection_models,
+    reply_models,
+)
+from saga_worker.saga.routing import canonical_key, command_id
+from saga_worker.saga.rows import InboxRow, Role, RowState
+from saga_worker.saga.steps import CommandOf, EmitStep, WaitStep
+from saga_worker.testing.one_saga import OneSaga
+
+S = TypeVar("S", bound=BaseModel)
+M = TypeVar("M", bound=Message)
+ASIDE: Final = (RowState.PARKED, RowState.HELD, RowState.IGNORED, RowState.DEAD)
+
+
+class SagaTest(Generic[S]):
+    """One saga of `saga`, in memory and in virtual time.
+
+    ::
+
+        test = SagaTest(checkout)
+        test.given(OrderPlaced(order_id="4711", ...)).expect(ScoreOrder(order_id="4711", cents=100))
+        test.reply(Cleared()).expect(ReserveStock).reply(StockReserved(reservation="r1"))
+        test.expect(ChargeCard).advance(minutes(1))          # no answer: it may have been charged
+        test.expect(CancelCharge).reply(Done()).expect(ReleaseStock).reply(Done())
+        test.expect_status("compensated").expect_nothing()
+        test.late_reply(Charged(payment="p1"), to=ChargeCard)  # charged after all, and taken back already
+        test.expect_outcome("applied: late_reply").expect_nothing()
+
+    Methods that do something return the test, so that a story reads as one. An exception in the saga's own code, or
+    a message that dies, fails the test, unless it says `tolerant=True`.
+    """
+
+    __test__ = False  # for pytest: the name is not that of a test
+
+    def __init__(self, saga: Saga[S], *, tolerant: bool = False, limits: Limits | None = None) -> None:
+        saga.check()
+        self.saga = saga
+        self.tolerant = tolerant
+        self._limits = limits
+        self._one: OneSaga | None = None
+        self._story: list[str] = []
+        self._expected: dict[type[Message], int] = {Command: 0, Event: 0}  # how many of each kind were expected
+        self._last: tuple[Role, str, bytes, str | None] | None = None
+        self._outcome = "nothing happened yet"
+
+    # -- what happens ---------------------------------------------------------------------------------------------
+
+    def given(self, *events: Event) -> Self:
+        """These events arrive, and each of them has to be applied."""
+        for event in events:
+            self.event(event).expect_outcome("applied")
+        return self
+
+    def event(self, event: Event) -> Self:
+        """An event arrives; `outcome` says what became of it (it may be early, late or a repetition)."""
+        entry = dict(self.saga.entries()).get(event.wire_type)
+        if entry is None:
+            self._fail(f"saga {self.saga.name} takes no {event.wire_type}; it takes: {', '.join(self._taken())}")
+        key = canonical_key(entry.key(event), self.saga.key_kind)
+        if self._one is None:
+            self._one = OneSaga(self.saga, key, limits=self._limits)
+        elif key != self.one.key:
+            self._fail(f"{event!r} is for the saga {key}, and this test follows {self.one.key}")
+        return self._deliver(Role.EVENT, event.wire_type, encode(event), repr(event))
+
+    def reply(self, message: Message, *, to: type[Command[Any, Any]] | None = None) -> Self:
+        """The last command (or the last one of class `to`) is answered with success."""
+        return self._answer(message, self._command(to), reply_models, "reply")
+
+    def reject(self, message: Message | None = None, *, to: type[Command[Any, Any]] | None = None) -> Self:
+        """The last command (or the last one of class `to`) is rejected, which is final."""
+        return self._answer(message or Rejected(), self._command(to), rejection_models, "rejection")
+
+    def late_reply(self, message: Message, *, to: type[Command[Any, Any]]) -> Self:
+        """A command that the saga has given up is answered with success after all."""
+        sent = self._command(to)
+        fate = self.one.instance.progress.commands[sent.seq].fate if self.one.instance is not None else None
+        if fate is Fate.SENT:
+            self._fail(f"{sent.type} is still waiting for its answer, so a reply is not late: advance the time first")
+        return self._answer(message, sent, reply_models, "reply")
+
+    def again(self) -> Self:
+        """The last message arrives once more, as a new message with the same content."""
+        if self._last is None:
+            self._fail("nothing has arrived yet that could arrive again")
+        role, type_, body, correlation_id = self._last
+        return self._deliver(role, type_, body, f"again {type_}", correlation_id=correlation_id)
+
+    def operator(self, command: str, body: bytes = b"{}") -> Self:
+        """An operator says something, such as `retry`."""
+        return self._deliver(Role.OPERATOR, command, body, f"operator: {command}")
+
+    def advance(self, by: timedelta) -> Self:
+        """Time passes; every timer that becomes due fires, in order."""
+        self.one.advance(by)
+        self._note(f"{by} pass")
+        for name, failures in self.one.failed_timers().items():
+            if not self.tolerant:
+                self._fail(f"the code of timer {name} raised {failures} times")
+        return self
+
+    # -- what can be seen -----------------------------------------------------------------------------------------
+
+    @property
+    def one(self) -> OneSaga:
+        """The saga with its inbox and clock, for tests that look closer."""
+        if self._one is None:
+            self._fail("there is no saga yet: begin with given(…)")
+        return self._one
+
+    @property
+    def status(self) -> str:
+        """The word that `v_saga` shows; `absent` before the start."""
+        return self.one.instance.status.label if self.one.instance is not None else "absent"
+
+    @property
+    def state(self) -> S:
+        """The author's state as it is stored."""
+        if self.one.instance is None:
+            self._fail("the saga has not started, so it has no state")
+        model: type[S] = self.saga.state_model
+        return model.model_validate_json(self.one.instance.state, by_name=True, by_alias=False)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the saga compensates or ended as it did."""
+        return self.one.instance.reason if self.one.instance is not None else None
+
+    @property
+    def attention(self) -> tuple[str, ...]:
+        """Why somebody should look at the saga."""
+        return self.one.instance.progress.attention if self.one.instance is not None else ()
+
+    @property
+    def unsettled(self) -> int:
+        """How many effects may exist that nobody has taken back."""
+        return self.one.instance.unsettled if self.one.instance is not None else 0
+
+    @property
+    def outcome(self) -> str:
+        """What became of the last message: `applied`, `applied: late_reply`, `parked: unknown_saga`, …"""
+        return self._outcome
+
+    @property
+    def sent(self) -> list[Message]:
+        """Every command and undo, resends too, in order."""
+        return [self._model(effect) for effect in self.one.effects if isinstance(effect, SendCommand)]
+
+    @property
+    def published(self) -> list[Message]:
+        """Every published event, in order."""
+        return [self._model(effect) for effect in self.one.effects if isinstance(effect, PublishEvent)]
+
+    # -- what is expected -----------------------------------------------------------------------------------------
+
+    def expect(self, message: Message | type[Message]) -> Self:
+        """The next command (or the next published event) that was not expected yet is this one."""
+        wanted = message if isinstance(message, type) else type(message)
+        kind: type[Message] = Command if issubclass(wanted, Command) else Event
+        found = self._unexpected(kind)
+        if not found:
+            self._fail(f"expected {message!r} to go out next, but nothing more did")
+        if not (isinstance(found[0], message) if isinstance(message, type) else found[0] == message):
+            self._fail(f"expected {message!r} to go out next, but it is {found[0]!r}")
+        self._expected[kind] += 1
+        return self
+
+    def expect_nothing(self) -> Self:
+        """Everything that went out was expected."""
+        left = [*self._unexpected(Command), *self._unexpected(Event)]
+        if left:
+            self._fail(f"expected nothing more to go out, but there is {', '.join(map(repr, left))}")
+        return self
+
+    def expect_status(self, status: str, *, reason: str | None = None) -> Self:
+        if self.status != status:
+            self._fail(f"expected the saga to be {status}, but it is {self.status} (reason: {self.reason})")
+        if reason is not None and self.reason != reason:
+            self._fail(f"expected the reason {reason!r}, but it is {self.reason!r}")
+        return self
+
+    def expect_attention(self, *entries: str) -> Self:
+        """Exactly these entries put the saga on the attention list; none: it is not there."""
+        if sorted(self.attention) != sorted(entries):
+            self._fail(f"expected attention for {list(entries) or 'nothing'}, but it is {list(self.attention)}")
+        return self
+
+    def expect_outcome(self, outcome: str) -> Self:
+        if self._outcome != outcome:
+            self._fail(f"expected the last message to be {outcome}, but it is {self._outcome}")
+        return self
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _answer(self, message: Message, sent: SendCommand, models: Any, what: str) -> Self:
+        takes: dict[str, type[Message]] = models(type(self._model(sent)))
+        if message.wire_type not in takes:
+            self._fail(f"{message.wire_type} is no {what} to {sent.type}; that would be: {', '.join(takes)}")
+        correlation_id = command_id(self.one.ref, sent.seq)
+        said = f"{message!r} to {sent.type}"
+        return self._deliver(Role.REPLY, message.wire_type, encode(message), said, correlation_id=correlation_id)
+
+    def _deliver(self, role: Role, type_: str, body: bytes, said: str, *, correlation_id: str | None = None) -> Self:
+        self._last = (role, type_, body, correlation_id)
+        message_id = f"message-{len(self.one.rows) + 1}"
+        row = self.one.store(role, type_, body, message_id=message_id, correlation_id=correlation_id)
+        assert row is not None
+        self.one.drain()
+        self._outcome = self._what_became_of(self.one.rows[row.id])
+        self._note(f"{said}: {self._outcome}")
+        if not self.tolerant and (error := self.one.errors.get(row.id)) is not None:
+            self._fail(f"{type_}: {error}")
+        return self
+
+    def _what_became_of(self, row: InboxRow) -> str:
+        if row.state in ASIDE:
+            return f"{row.state.label}: {row.reason}"
+        if row.state is RowState.DONE:
+            return f"applied: {row.reason}" if row.reason is not None else "applied"
+        return "waiting to be tried again"
+
+    def _command(self, model: type[Command[Any, Any]] | None) -> SendCommand:
+        """The last command that went out, or the last one of that class."""
+        matching = (e for e in reversed(self.one.commands()) if model is None or isinstance(self._model(e), model))
+        found = next(matching, None)
+        if found is None:
+            self._fail(f"no {model.__name__ if model is not None else 'command'} was sent that could be answered")
+        return found
+
+    def _unexpected(self, kind: type[Message]) -> Sequence[Message]:
+        return (self.sent if kind is Command else self.published)[self._expected[kind] :]
+
+    def _model(self, effect: SendCommand | PublishEvent) -> Message:
+        step = self.saga.steps[effect.step]
+        model: type[Message] | None
+        match step:
+            case CommandOf():
+                is_undo = isinstance(effect, SendCommand) and effect.undoes is not None
+                model = step.undo_model if is_undo else step.command_model
+            case EmitStep():
+                model = step.event_model
+            case WaitStep():
+                model = step.reminder.model if step.reminder is not None else None
+        assert model is not None
+        return decode(effect.body, model, effect.type)
+
+    def _taken(self) -> list[str]:
+        return sorted(dict(self.saga.entries()))
+
+    def _note(self, line: str) -> None:
+        where = self.status if self._one is not None else "absent"
+        self._story.append(f"{line} → {where}")
+
+    def _fail(self, sentence: str) -> NoReturn:
+        """The sentence, and the story so far."""
+        story = "".join(f"\n  {line}" for line in self._story)
+        raise AssertionError(f"{sentence}.{chr(10) + 'So far:' + story if story else ''}")
