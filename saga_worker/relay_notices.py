@@ -58,8 +58,11 @@ class RelayNotices:
             notices = [await self._queue.get()]
             while not self._queue.empty() and len(notices) < BATCH:
                 notices.append(self._queue.get_nowait())
-            while not await self._store(notices):
-                await asyncio.sleep(RETRY_SECONDS)
+            await self._store_until_stored(notices)
+
+    async def _store_until_stored(self, notices: Sequence[tuple[str, UUID, str]]) -> None:
+        while not await self._store(notices):
+            await asyncio.sleep(RETRY_SECONDS)  # noqa: ASYNC110 - the database is away, nobody could set an event
 
     async def _store(self, notices: Sequence[tuple[str, UUID, str]]) -> bool:
         refs = sorted({ref for _, ref, _ in notices})

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
+
 import click
 
 from saga_worker.admin.options import load_settings, run_async
+
+if TYPE_CHECKING:
+    from saga_worker.settings import Settings
+    from saga_worker.worker import Worker
 
 ROLES = ("consume", "advance", "relay", "sweep")
 
@@ -26,4 +34,24 @@ def run(definitions: str | None, roles: tuple[str, ...]) -> None:
     telemetry.configure_logging(settings.log_level, settings.log_format, secrets=settings.secrets())
     shown = settings.describe()
     with reaching("A server", f"{shown['database_url']} or {shown['amqp_url']}"):
-        run_async(worker.run(settings, roles=frozenset(roles) or None))
+        run_async(worker.run(settings, roles=frozenset(roles) or None, beside=_health_of(settings)))
+
+
+def _health_of(settings: Settings) -> Callable[[Worker], AbstractAsyncContextManager[None]]:
+    """The health server of the worker, from before it connects until after it has drained."""
+
+    @asynccontextmanager
+    async def serve(worker: Worker) -> AsyncIterator[None]:
+        if settings.http_address is None:
+            yield
+            return
+        from saga_worker.admin.health import HealthServer, application
+
+        server = HealthServer(settings.http_address, application(worker.readiness()))
+        await server.start()
+        try:
+            yield
+        finally:
+            await server.stop()
+
+    return serve
