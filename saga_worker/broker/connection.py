@@ -38,7 +38,7 @@ _CLOSE_TIMEOUT_SECONDS: Final = 3.0
 _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 5.0
 _STABLE_SECONDS: Final = 5.0
-_BROKER_FAULTS: Final = (AMQPError, OSError, TimeoutError, RuntimeError, asyncio.InvalidStateError)
+BROKER_FAULTS: Final = (AMQPError, OSError, TimeoutError, RuntimeError, asyncio.InvalidStateError)
 
 
 class BrokerUnavailable(SagaWorkerError):
@@ -103,7 +103,7 @@ class Session:
         if self.closed.done() and self.tap.closed_by_broker is None:
             self.tap.abort()
         self.fail(Closure("closed by us"))
-        with suppress(*_BROKER_FAULTS, asyncio.CancelledError):
+        with suppress(*BROKER_FAULTS, asyncio.CancelledError):
             async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
                 await self._pika.close()
         self.tap.abort()
@@ -202,7 +202,7 @@ class BrokerConnection:
         except ConfigurationError as error:
             self._first_attempt_done(error)
             closure = Closure(str(error))
-        except _BROKER_FAULTS as error:
+        except BROKER_FAULTS as error:
             closure = self._closure_of(session, error)
             self._first_attempt_done(None)
         finally:

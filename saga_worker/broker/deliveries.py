@@ -16,9 +16,8 @@ from typing import Final
 
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel as UnderlayChannel
-from aiormq.exceptions import AMQPError
 
-from saga_worker.broker.connection import STEP_TIMEOUT_SECONDS, BrokerConnection, Closure, Session
+from saga_worker.broker.connection import BROKER_FAULTS, STEP_TIMEOUT_SECONDS, BrokerConnection, Closure, Session
 from saga_worker.broker.fields import decode_properties, short_text
 from saga_worker.broker.topology import Topology
 from saga_worker.broker.wire import ack_frame
@@ -65,6 +64,7 @@ class Deliveries:
         self._watchdog_seconds = watchdog_seconds
         self._types: set[str] = set()
         self._is_paused = False
+        self._is_stopping = False
         self._channel: _ConsumingChannel | None = None
         self._arrived = asyncio.Event()
         self._watchdog: asyncio.Task[None] | None = None
@@ -103,17 +103,30 @@ class Deliveries:
         if session is not None and new:
             await self._topology.bind(session, new)
 
-    async def next_batch(self, limit: int) -> Batch:
-        """The oldest deliveries in hand, at most `limit` and some megabytes; waits while there are none."""
-        while True:
+    async def next_batch(self, limit: int) -> Batch | None:
+        """The oldest deliveries in hand, at most `limit` and some megabytes; waits while there are none.
+
+        None after `stop_waiting`.
+        """
+        while not self._is_stopping:
             self._arrived.clear()
             if self._channel is not None and self._channel.in_hand:
                 return self._channel.take(limit)
             await self._arrived.wait()
+        return None
+
+    def stop_waiting(self) -> None:
+        """Give out no further batch."""
+        self._is_stopping = True
+        self._arrived.set()
+
+    def is_current(self, batch: Batch) -> bool:
+        """Whether the connection that brought `batch` still stands."""
+        return self._channel is not None and batch.session is self._channel.session
 
     async def ack(self, batch: Batch) -> None:
         """Everything in `batch` is stored. Nothing happens when its connection is gone: it will come again."""
-        if self._channel is not None and batch.session is self._channel.session:
+        if self._channel is not None and self.is_current(batch):
             self._channel.ack(batch)
         else:
             log.debug("a batch is acknowledged after its connection was lost")
@@ -130,8 +143,12 @@ class Deliveries:
         if not self._is_paused:
             return
         self._is_paused = False
-        if self._channel is not None:
-            await self._channel.consume(self._topology)
+        channel = self._channel
+        if channel is not None:
+            try:
+                await channel.consume(self._topology)
+            except BROKER_FAULTS as error:
+                channel.session.fail(Closure(f"consuming could not begin again: {type(error).__name__}"))
 
     def give_back(self) -> None:
         """Return everything that is not acknowledged to the queues, by giving up the connection."""
@@ -206,16 +223,19 @@ class _ConsumingChannel:
 
     async def cancel(self) -> None:
         """Stop the consumers; a broker that does not answer in time costs the connection."""
+        if self._bytes >= self._byte_budget:
+            self.session.fail(Closure("there is more in hand than the byte budget, and nowhere to put it"))
+            return
         try:
             for tag in _TAGS.values():
                 await self._underlay.basic_cancel(tag, timeout=STEP_TIMEOUT_SECONDS)
-        except (AMQPError, OSError, TimeoutError, RuntimeError):
+        except BROKER_FAULTS:
             self.session.fail(Closure("the consumer could not be cancelled"))
 
     async def backlog(self, queue: str) -> int | None:
         try:
             declared = await self._underlay.queue_declare(queue, passive=True, timeout=STEP_TIMEOUT_SECONDS)
-        except (AMQPError, OSError, TimeoutError, RuntimeError):
+        except BROKER_FAULTS:
             return None
         return declared.message_count
 

@@ -6,7 +6,7 @@ Pure: knows neither broker nor database. `broker` makes a `Delivery` of frames, 
 
 from saga_worker.envelope.delivery import Delivery, FieldValue, Properties, Source
 from saga_worker.envelope.properties import dump_delivery, dump_properties, load_delivery, load_properties
-from saga_worker.envelope.rows import EnvelopeLimits, read
+from saga_worker.envelope.rows import EnvelopeLimits, read, unstorable
 
 __all__ = [
     "Delivery",
@@ -19,4 +19,5 @@ __all__ = [
     "load_delivery",
     "load_properties",
     "read",
+    "unstorable",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -195,6 +195,12 @@ def _dead(delivery: Delivery, reason: str, error: str, limits: EnvelopeLimits) -
         state=RowState.DEAD, reason=reason, error=error, suspect=False, prio=1, expires_at_seconds=None,
         props=dump_delivery(delivery), body=delivery.body[: limits.kept_bytes],
     )  # fmt: skip
+
+
+def unstorable(delivery: Delivery, error: str, limits: EnvelopeLimits) -> NewRow:
+    """The dead letter of a delivery that the database refuses: the body, and nothing a sender wrote beside it."""
+    row = _dead(delivery, "unstorable", f"The database refused to store it: {error}", limits)
+    return replace(row, source="", message_id=stand_in_id(delivery), type="", correlation_id=None, props=b"{}")
 
 
 def _readable(text: str) -> str:

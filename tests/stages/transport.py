@@ -1,0 +1,88 @@
+"""What the tests of the transport stages share: both sides of the broker, and a bare client beside them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import aio_pika
+from aio_pika.abc import AbstractChannel
+
+from saga_worker.broker import (
+    BrokerConnection,
+    Confirmed,
+    Deliveries,
+    Delivery,
+    Outgoing,
+    Properties,
+    Publisher,
+    Topology,
+)
+
+
+@asynccontextmanager
+async def publishing(
+    url: str, namespace: str, *, window: int = 1000, confirm_seconds: float = 10.0
+) -> AsyncIterator[Publisher]:
+    publisher = Publisher(
+        BrokerConnection(url, "publish"), Topology(str(namespace)), window=window, confirm_seconds=confirm_seconds
+    )
+    await publisher.start()
+    try:
+        yield publisher
+    finally:
+        await publisher.close()
+
+
+@asynccontextmanager
+async def consuming(
+    url: str, namespace: str, *, types: Sequence[str] = ("order_placed",), prefetch: int = 1000,
+    byte_budget: int = 64 * 1024 * 1024, watchdog_seconds: float = 15.0,
+) -> AsyncIterator[Deliveries]:  # fmt: skip
+    deliveries = Deliveries(
+        BrokerConnection(url, "consume"), Topology(str(namespace)), prefetch=prefetch, byte_budget=byte_budget,
+        watchdog_seconds=watchdog_seconds,
+    )  # fmt: skip
+    await deliveries.bind_types(types)
+    await deliveries.start()
+    try:
+        yield deliveries
+    finally:
+        await deliveries.close()
+
+
+@asynccontextmanager
+async def bare_channel(url: str) -> AsyncIterator[AbstractChannel]:
+    """A client that is not ours."""
+    async with await aio_pika.connect(url) as connection:
+        yield await connection.channel(on_return_raises=True)
+
+
+def event(
+    namespace: str, message_id: str, *, body: bytes = b'{"order_id":"o-1"}', type_: str = "order_placed",
+    mandatory: bool = True, **properties: object,
+) -> Outgoing:  # fmt: skip
+    given = Properties(message_id=message_id, type=type_, app_id="shop", delivery_mode=2)
+    for name, value in properties.items():
+        setattr(given, name, value)
+    return Outgoing(f"{namespace}.events", type_, body, given, mandatory)
+
+
+async def publish_all(publisher: Publisher, messages: Sequence[Outgoing]) -> None:
+    """Publish, and what is not confirmed again, as a careful producer does."""
+    left = list(messages)
+    while left:
+        await publisher.ready(10)
+        outcomes = await publisher.publish(left)
+        left = [m for m, outcome in zip(left, outcomes, strict=True) if not isinstance(outcome, Confirmed)]
+
+
+async def take(deliveries: Deliveries, count: int, *, limit: int = 200) -> list[Delivery]:
+    """At least `count` deliveries, acknowledged."""
+    taken: list[Delivery] = []
+    while len(taken) < count:
+        batch = await deliveries.next_batch(limit)
+        assert batch is not None
+        taken += batch.deliveries
+        await deliveries.ack(batch)
+    return taken
