@@ -142,8 +142,8 @@ def _fields(text: str) -> dict[str, str]:
         if text[position : position + 1] == "}":
             break
         position = _expect(text, position, ",")
-    if _skip(text, position + 1) != len(text):
-        _broken(text, position + 1)
+    if (end := _skip(text, position + 1)) != len(text):
+        _broken(text, end)
     return fields
 
 

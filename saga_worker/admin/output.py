@@ -32,11 +32,10 @@ class RowPrinter:
         self.count = 0
 
     def __enter__(self) -> Self:
-        if not self._as_json and self._table is None:
-            click.echo("\t".join(self._columns))
         return self
 
     def add(self, row: Mapping[str, object]) -> None:
+        self._begin()
         self.count += 1
         if self._as_json:
             print_json(row)
@@ -46,8 +45,16 @@ class RowPrinter:
             click.echo("\t".join(cell(row[column]) for column in self._columns))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._table is not None and kind is None:
+        if kind is not None:
+            return
+        self._begin()
+        if self._table is not None:
             _print_table(self._table, self._columns)
+
+    def _begin(self) -> None:
+        """The header, once it is sure that there is something to head."""
+        if not self.count and not self._as_json and self._table is None:
+            click.echo("\t".join(self._columns))
 
 
 def print_rows(rows: Iterable[Mapping[str, object]], columns: Sequence[str], *, as_json: bool = False) -> None:

@@ -27,10 +27,10 @@ Examples:
 @click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Run only this part (repeatable).")
 def run(definitions: str | None, roles: tuple[str, ...]) -> None:
     """Run a worker: consumer, pool, relay and sweepers in one process, until SIGTERM."""
+    settings = load_settings("database_url", "amqp_url", definitions=definitions)
     from saga_worker import telemetry, worker
     from saga_worker.admin.failure import reaching
 
-    settings = load_settings("database_url", "amqp_url", definitions=definitions)
     telemetry.configure_logging(settings.log_level, settings.log_format, secrets=settings.secrets())
     shown = settings.describe()
     with reaching("A server", f"{shown['database_url']} or {shown['amqp_url']}"):

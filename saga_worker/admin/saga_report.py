@@ -14,6 +14,7 @@ from uuid import UUID
 from saga_worker.admin.output import cell
 from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Progress, Timer
 from saga_worker.saga.routing import command_id
+from saga_worker.telemetry import escape_controls
 
 Row = Mapping[str, Any]
 
@@ -56,7 +57,7 @@ class Facts:
 
 def explain(facts: Facts) -> list[str]:
     """The answer to "where is it, and why does it not move?", most important first."""
-    return [_position(facts), *_attention(facts), *_waits(facts)]
+    return [escape_controls(text) for text in (_position(facts), *_attention(facts), *_waits(facts))]
 
 
 def _position(facts: Facts) -> str:

@@ -1,0 +1,245 @@
+"""The command line as a whole: help, exit codes, sentences instead of tracebacks, and no password anywhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import click
+import pytest
+
+from saga_worker.admin.cli import COMMANDS, cli
+from tests.stages.command_line import Run
+
+CANARY = "cAnArY-paSs"
+HEAVY = (
+    "sqlalchemy",
+    "asyncpg",
+    "aio_pika",
+    "pydantic",
+    "pydantic_settings",
+    "alembic",
+    "rich",
+    "structlog",
+    "uvicorn",
+)
+
+
+def _every_command(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            found = group.get_command(context, name)
+            yield (*path, name)
+            if isinstance(found, click.Group):
+                yield from _every_command(found, *path, name)
+
+
+@pytest.mark.parametrize("path", [(), *_every_command(cli)], ids=" ".join)
+def test_help_is_there_with_an_example(run: Run, path: tuple[str, ...]) -> None:
+    ran = run(*path, "--help")
+
+    assert ran.code == 0
+    assert "Example" in ran.out
+    assert "saga-worker" in ran.out
+
+
+@pytest.mark.parametrize("path", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_imports_no_driver(path: tuple[str, ...]) -> None:
+    program = (
+        "import sys; from saga_worker.admin.cli import main; code = main(sys.argv[1:]);"
+        f" print('imported:', *[name for name in {HEAVY!r} if name in sys.modules]); sys.exit(code)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program, *path, "--help"], capture_output=True, text=True, timeout=20)
+
+    assert (done.returncode, done.stdout.splitlines()[-1].strip()) == (0, "imported:")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-command"],
+        ["check", "--no-such-option"],
+        ["inbox", "list", "--state", "lost"],
+        ["inbox", "list", "--since", "yesterday"],
+        ["inbox", "list", "--limit", "0"],
+        ["inbox", "show", "1; DROP TABLE inbox"],
+        ["inbox", "replay"],
+        ["inbox", "replay", "1", "--all"],
+        ["inbox", "replay", "99999999999999999999"],
+        ["saga", "show", "not-a-uuid"],
+        ["saga", "retry"],
+        ["saga", "retry", "--all-attention"],
+        ["publish"],
+        ["publish", "order_placed"],
+        ["publish", "order_placed", "[]"],
+        ["publish", "order_placed", '{"a":'],
+        ["publish", "order\nplaced", "{}"],
+        ["publish", "order_placed", "{}", "--id", "x" * 256],
+        ["publish", "--file", "/no/such/file"],
+        ["run", "--role", "juggler"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(run: Run, arguments: list[str]) -> None:
+    ran = run(*arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "Error: " in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["db", "upgrade"], ["inbox", "list"], ["saga", "list"], ["run"]])
+def test_a_missing_url_is_named(run: Run, arguments: list[str]) -> None:
+    ran = run(*arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "SAGA_WORKER_DATABASE_URL is not set" in ran.err
+
+
+DATABASE_COMMANDS = (
+    ["check"],
+    ["db", "check"],
+    ["db", "upgrade"],
+    ["inbox", "list"],
+    ["inbox", "replay", "1"],
+    ["saga", "list"],
+)
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]], ids=["plain", "debug"])
+@pytest.mark.parametrize("arguments", DATABASE_COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        (f"mysql://app:{CANARY}@127.0.0.1/x", 2),
+        (f"postgresql://app:{CANARY}@127.0.0.1:port/x", 2),
+        (f"postgresql://app:{CANARY}@127.0.0.1:1/x", 1),
+        (f"postgresql://app:{CANARY}@no-such-host.invalid/x", 1),
+        (f"postgresql://app:{CANARY}@127.0.0.1:1/x?sslmode=perhaps", 2),
+    ],
+    ids=["scheme", "port", "nobody listens", "host", "option"],
+)
+def test_a_database_that_cannot_be_used_is_a_sentence_without_password(
+    run: Run, monkeypatch: pytest.MonkeyPatch, url: str, code: int, arguments: list[str], debug: list[str]
+) -> None:
+    monkeypatch.setenv("SAGA_WORKER_DATABASE_URL", url)
+
+    ran = run(*debug, *arguments)
+
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.splitlines()[-1].startswith("Error: ")
+    assert ("Traceback" in ran.err) is bool(debug)
+    assert CANARY not in ran.err
+
+
+def test_a_refused_login_to_postgresql_is_exit_code_2(run: Run, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = urlsplit(database)
+    monkeypatch.setenv(
+        "SAGA_WORKER_DATABASE_URL", f"postgresql://nobody:{CANARY}@{parts.hostname}:{parts.port}{parts.path}"
+    )
+
+    ran = run("check")
+
+    assert ran.code == 2
+    assert "refused the login" in ran.err
+    assert CANARY not in ran.err
+
+
+def test_a_database_that_does_not_exist_is_exit_code_2(
+    run: Run, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGA_WORKER_DATABASE_URL", database + "_and_no_more")
+
+    ran = run("db", "upgrade")
+
+    assert ran.code == 2
+    assert "no such database" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("http://app:{canary}@{host}/", 2),
+        ("amqp://app:{canary}@{host}:99999/", 2),
+        ("amqp://app:{canary}@{host}:{port}/", 2),
+        ("amqp://app:{canary}@{host}:1/", 1),
+        ("amqp://app:{canary}@no-such-host.invalid/", 1),
+    ],
+    ids=["scheme", "port", "login", "nobody listens", "host"],
+)
+def test_a_broker_that_cannot_be_used_is_a_sentence_without_password(
+    run: Run, amqp_url: str, monkeypatch: pytest.MonkeyPatch, url: str, code: int
+) -> None:
+    monkeypatch.setattr("saga_worker.admin.sender.CONNECT_SECONDS", 0.5)
+    parts = urlsplit(amqp_url)
+    filled = url.format(canary=CANARY, host=parts.hostname, port=parts.port or 5672)
+    monkeypatch.setenv("SAGA_WORKER_AMQP_URL", filled)
+
+    ran = run("--debug", "publish", "order_placed", "{}")
+
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.splitlines()[-1].startswith("Error: ")
+    assert CANARY not in ran.err
+
+
+def test_a_variable_that_nothing_reads_is_named_and_does_no_harm(
+    run: Run, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGA_WORKER_NAMESPCE", CANARY)
+
+    ran = run("db", "check")
+
+    assert ran.code == 0
+    assert "SAGA_WORKER_NAMESPCE is not a setting" in ran.err
+    assert CANARY not in ran.err
+
+
+def test_an_unexpected_error_shows_no_password(run: Run, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = urlsplit(database)
+    secret = f"postgresql://{parts.username}:{CANARY}@{parts.hostname}:{parts.port}{parts.path}"
+    monkeypatch.setenv("SAGA_WORKER_DATABASE_URL", secret)
+
+    async def failing(*_: object, **__: object) -> None:
+        raise RuntimeError(f"could not parse {secret}")
+
+    monkeypatch.setattr("saga_worker.sql.migrate.check", failing)
+    ran = run("--debug", "db", "check")
+
+    assert ran.code == 1
+    assert "RuntimeError: could not parse" in ran.err
+    assert CANARY not in ran.err
+
+
+def test_upgrade_makes_the_tables_and_changes_nothing_the_second_time(
+    run: Run, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGA_WORKER_DATABASE_URL", empty_database_url)
+
+    before = run("db", "check")
+    codes = [run("db", "upgrade").code, run("db", "upgrade", "--json").code, run("db", "check").code]
+
+    assert before.code == 1
+    assert "saga-worker db upgrade" in before.err
+    assert codes == [0, 0, 0]
+
+
+def test_doctor_looks_at_both_servers(
+    run: Run, database: str, amqp_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGA_WORKER_AMQP_URL", amqp_url)
+    monkeypatch.setenv("SAGA_WORKER_NAMESPACE", namespace)
+
+    ran = run("doctor", "--json")
+
+    findings = {document["subject"]: document["verdict"] for document in ran.documents}
+    assert findings["PostgreSQL version"] == findings["schema"] == findings["RabbitMQ"] == "ok"
+    assert ran.code == int("fail" in findings.values())
+
+
+def test_faults_lists_the_points(run: Run) -> None:
+    from saga_worker.faults import POINTS
+
+    assert run("faults").out.splitlines() == list(POINTS)
