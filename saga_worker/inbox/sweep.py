@@ -80,7 +80,6 @@ async def retain(conn: Connection, window: timedelta, limit: int = 5000) -> bool
 
     A stored cursor laps over the table, since a replayed row may be settled long after its neighbours.
     """
-    await conn.execute("create_cursor", _INBOX_CURSOR)
     position = await conn.fetchval("read_cursor", _INBOX_CURSOR)
     if position is None:
         return True  # another worker is at it

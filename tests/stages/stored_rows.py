@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -49,7 +49,8 @@ def row(message_id: str | None = None, **values: Any) -> NewRow:
 
 
 def parked(message_id: str | None = None, **values: Any) -> NewRow:
-    return row(message_id, **{"state": RowState.PARKED, "reason": "unknown_saga", "expires_at_seconds": 3600.0} | values)
+    early = {"state": RowState.PARKED, "reason": "unknown_saga", "expires_at_seconds": 3600.0}
+    return row(message_id, **(early | values))
 
 
 def dead(message_id: str | None = None, **values: Any) -> NewRow:
@@ -133,10 +134,6 @@ async def value(database: Database, sql: str, *args: object) -> Any:
         return await conn.raw.fetchval(sql, *args)
 
 
-def ago(**span: float) -> timedelta:
-    return timedelta(**span)
-
-
 class Session:
     """One of two transactions that a test interleaves; ends by `commit`, or is rolled back with the test."""
 
@@ -155,10 +152,8 @@ class Session:
     async def roll_back(self) -> None:
         stack, self._stack = self._stack, AsyncExitStack()
         error = _RolledBack()
-        try:
+        with suppress(_RolledBack):
             await stack.__aexit__(_RolledBack, error, None)
-        except _RolledBack:
-            pass
 
 
 class _RolledBack(Exception):

@@ -15,6 +15,7 @@ from saga_worker.saga.changes import SagaChange
 from saga_worker.saga.errors import LeaseLost
 from saga_worker.saga.inputs import SendCommand
 from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Progress, Timer
+from saga_worker.saga.routing import command_id
 from saga_worker.saga.transitions import Status
 from saga_worker.sql.connection import Database
 from tests.stages.stored_rows import (
@@ -45,9 +46,13 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 async def test_what_was_saved_comes_back_as_it_was(database: Database) -> None:
-    command = CommandRecord(1, "reserve", CommandKind.FORWARD, Fate.SENT, "inventory", "reserve_stock", '{"n":"\\u0000"}')
+    command = CommandRecord(
+        1, "reserve", CommandKind.FORWARD, Fate.SENT, "inventory", "reserve_stock", '{"n":"\\u0000"}'
+    )
     progress = Progress(active={"reserve": 1}, commands={1: command}, timers={"reserve": Timer(NOW, 3)}, epoch=3)
-    stored = saga(progress=progress, state=b'{"note":"\\u0000"}', attention="dead_letter", reason="because", unsettled=1)
+    stored = saga(
+        progress=progress, state=b'{"note":"\\u0000"}', attention="dead_letter", reason="because", unsettled=1
+    )
     await keep(database, stored)
 
     async with database.transaction() as conn:
@@ -178,7 +183,7 @@ async def test_the_journal_keeps_what_an_input_sent_and_armed(database: Database
         await instances.save(conn, [SagaChange(ORDER, None, saga(), journal=[entry])], worker_id=WORKER)
 
     [(sent, timers)] = await query(database, "SELECT sent_ids, timer_ids FROM saga_worker.v_journal")
-    assert sent == [outbox.command_id(ORDER, 1), outbox.command_id(ORDER, 2)]
+    assert sent == [command_id(ORDER, 1), command_id(ORDER, 2)]
     assert timers == ["fraud review:1", "deadline:2"]
 
 

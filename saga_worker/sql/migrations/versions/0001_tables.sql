@@ -182,6 +182,8 @@ CREATE TABLE saga_worker.sweep_cursor (
   CONSTRAINT sweep_cursor_pkey PRIMARY KEY (name)
 );
 
+INSERT INTO saga_worker.sweep_cursor (name, position) VALUES ('inbox_retention', 0);
+
 CREATE TABLE saga_worker.audit (
   id bigint GENERATED ALWAYS AS IDENTITY,
   at timestamptz NOT NULL DEFAULT clock_timestamp(),
