@@ -1,7 +1,8 @@
 """What authors of sagas use in their tests, and our own tests use: servers, a fault proxy, waiting for a condition.
 
 The pytest plugin `saga_worker.testing.plugin` is loaded by itself and gives the fixtures `database_url`,
-`empty_database_url`, `amqp_url`, `namespace` and `eventually`; a server starts when a test first asks for it.
+`empty_database_url`, `amqp_url`, `real_amqp_url`, `namespace`, `eventually`, `private_postgres` and `private_rabbitmq`;
+a server starts when a test first asks for it.
 """
 
 from typing import TYPE_CHECKING

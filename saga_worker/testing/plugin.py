@@ -98,6 +98,14 @@ def amqp_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def real_amqp_url(request: pytest.FixtureRequest) -> str:
+    """As `amqp_url`, for a case that the trial broker cannot stand for: skips where there is no RabbitMQ."""
+    if reason := _servers(request.config).lacking("rabbitmq"):
+        _skip_or_fail(request.config, reason)
+    return _server(request, "broker").url
+
+
+@pytest.fixture
 def namespace(amqp_url: str) -> "Iterator[Namespace]":
     """A prefix of this test alone for exchanges and queues, which are deleted after it."""
     from saga_worker.testing.namespaces import Namespace

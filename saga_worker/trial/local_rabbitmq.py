@@ -73,7 +73,7 @@ class LocalRabbitmq:
 
     def url_for(self, virtual_host: str) -> str:
         path = "%2F" if virtual_host == "/" else virtual_host
-        return f"amqp://saga:{self._password}@127.0.0.1:{self.port}/{path}"
+        return f"amqp://guest:{self._password}@127.0.0.1:{self.port}/{path}"
 
     @property
     def directory(self) -> Path:
@@ -171,7 +171,7 @@ class LocalRabbitmq:
         (directory / "env.conf").touch()
         configuration = directory / "rabbitmq.conf"
         configuration.touch(mode=0o600)
-        configuration.write_text(f"default_user = saga\ndefault_pass = {self._password}\n")
+        configuration.write_text(f"default_user = guest\ndefault_pass = {self._password}\n")
         self._environment = _environment(self, directory, epmd_port)
         # Without one that runs in the foreground, Erlang starts a daemon that outlives every node.
         epmd = [shutil.which("epmd", path=self._environment["PATH"]) or "epmd", "-port", str(epmd_port)]
