@@ -8,13 +8,17 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 Seen = TypeVar("Seen")
 LONGEST_PAUSE = 0.1
 
 
-async def eventually(condition: Callable[[], Seen | Awaitable[Seen]], deadline: float = 10.0) -> Seen:
+@overload
+async def eventually(condition: Callable[[], Awaitable[Seen]], deadline: float = 10.0) -> Seen: ...
+@overload
+async def eventually(condition: Callable[[], Seen], deadline: float = 10.0) -> Seen: ...
+async def eventually(condition: Callable[[], Any], deadline: float = 10.0) -> Any:
     """Return the first true value of `condition()`, which may be async and may assert.
 
     A false value or an AssertionError means "not yet"; any other exception is raised at once. After `deadline` seconds
@@ -39,7 +43,7 @@ def run_beside(work: Coroutine[Any, Any, Seen]) -> Seen:
         return thread.submit(asyncio.run, work).result()
 
 
-async def _look(condition: Callable[[], Seen | Awaitable[Seen]]) -> tuple[Seen | None, AssertionError | None]:
+async def _look(condition: Callable[[], Any]) -> tuple[Any, AssertionError | None]:
     try:
         outcome = condition()
         return (await outcome if inspect.isawaitable(outcome) else outcome), None
