@@ -5,6 +5,7 @@ and tests, so that both meet the same servers; hands `Backend` values to `testin
 """
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -212,7 +213,7 @@ def _first_url(said: Path, supervisor: Supervisor) -> str:
 
 def _docker_is_there(*, ask: bool) -> bool:
     """`docker info` answers in milliseconds where no daemon is, testcontainers only after most of a second."""
-    docker = shutil.which("docker")
+    docker = shutil.which("docker") if importlib.util.find_spec("testcontainers") else None
     if docker is None or not ask:
         return docker is not None and (bool(os.environ.get("DOCKER_HOST")) or Path("/var/run/docker.sock").exists())
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
