@@ -5,15 +5,22 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 
+from saga_worker.admin.gauges import Gauges
 from saga_worker.admin.health import HealthServer, application
 from saga_worker.saga.errors import ConfigurationError
+from saga_worker.saga.rows import RowState
+from saga_worker.sql.connection import Database
 from saga_worker.telemetry import Metrics
+from saga_worker.testing import eventually
+from tests.stages.operator_rows import add_row, add_saga, progress, soon
 
 
 @asynccontextmanager
@@ -97,3 +104,37 @@ async def test_a_taken_port_is_named() -> None:
 
 async def test_stopping_what_never_started_is_nothing() -> None:
     await HealthServer(("127.0.0.1", 0), application({})).stop()
+
+
+async def test_the_gauges_are_those_of_the_database(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await add_saga(connection, "stuck", progress())
+    await add_saga(connection, "waiting", progress(timers={"deadline": soon()}))
+    await add_saga(connection, "asking", progress(), attention="no_answer: charge")
+    await add_row(connection, message_id="old", key="4711", received=timedelta(minutes=5))
+    await add_row(connection, message_id="dead", key="4712", state=RowState.DEAD, reason="handler_error")
+    await connection.close()
+    registry = CollectorRegistry()
+
+    async with Database(database_url) as database:
+        await Gauges(database, into=Metrics(registry)).read()
+
+    assert registry.get_sample_value("saga_worker_inbox_rows", {"state": "ready"}) == 1
+    assert registry.get_sample_value("saga_worker_inbox_rows", {"state": "dead"}) == 1
+    assert 300 <= (registry.get_sample_value("saga_worker_inbox_oldest_ready_seconds") or 0) < 400
+    assert registry.get_sample_value("saga_worker_sagas_attention") == 1
+    assert registry.get_sample_value("saga_worker_sagas_stuck") == 1
+
+
+async def test_gauges_are_read_as_soon_as_the_database_is_there(database_url: str) -> None:
+    registry = CollectorRegistry()
+    database = Database(database_url)
+    gauges = Gauges(database, into=Metrics(registry), period_seconds=0.01)
+
+    gauges.start()  # not open yet: the first readings fail
+    await asyncio.sleep(0)
+    await database.open()
+    await eventually(lambda: registry.get_sample_value("saga_worker_inbox_rows", {"state": "ready"}) == 0)
+
+    await gauges.stop()
+    await database.close()

@@ -126,7 +126,7 @@ def _settle_operator_row(database: str, state: int, reason: str | None) -> None:
         async def one_is_settled() -> bool:
             return str(await connection.execute(statement, state, reason)) == "UPDATE 1"
 
-        condition: Callable[[], Awaitable[bool]] = one_is_settled
+        condition: Callable[[], bool | Awaitable[bool]] = one_is_settled
         await eventually(condition)
 
     on(database, work)
