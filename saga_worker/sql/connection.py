@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -239,7 +239,7 @@ async def _commit(raw: asyncpg.Connection) -> None:
         status = await raw.execute("COMMIT")
     except Exception as error:
         if _outcome_is_unknown(error):
-            raw.terminate()
+            _cut(raw)
             raise UnknownCommit(f"COMMIT got no answer ({describe(error)}).") from error
         raise
     if status != "COMMIT":
@@ -254,11 +254,15 @@ def _outcome_is_unknown(error: Exception) -> bool:
 
 async def _roll_back(raw: asyncpg.Connection) -> None:
     """End the transaction, or the connection if that does not work."""
-    if raw.is_closed():
-        return
     try:
         await raw.execute("ROLLBACK")
     except Exception:
+        _cut(raw)
+
+
+def _cut(raw: asyncpg.Connection) -> None:
+    """End the connection; the pool has taken it back already if it was lost."""
+    with suppress(asyncpg.InterfaceError):
         raw.terminate()
 
 
