@@ -230,7 +230,7 @@ def configure_logging(
 
 def _cleaner(redact: Callable[[str], str]) -> Callable[[Any, str, MutableMapping[str, Any]], Mapping[str, Any]]:
     def clean_event(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-        return {escape_controls(str(key)): _clean(key, value, redact) for key, value in event.items()}
+        return {escape_controls(redact(str(key))): _clean(key, value, redact) for key, value in event.items()}
 
     return clean_event
 
