@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
@@ -243,3 +245,56 @@ def test_faults_lists_the_points(run: Run) -> None:
     from saga_worker.faults import POINTS
 
     assert run("faults").out.splitlines() == list(POINTS)
+
+
+@pytest.fixture
+def _logging_as_before() -> Iterator[None]:
+    """`run` sets up logging for its process, which here is that of the tests."""
+    root, package = logging.getLogger(), logging.getLogger("saga_worker")
+    before = (root.handlers[:], root.level, package.level)
+    yield
+    root.handlers[:], root.level, package.level = before
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "definitions"),
+        ("import no_such_module", "no_such_module"),
+        ("from saga_worker import Saga\nsaga = Saga(", "orders.py"),
+    ],
+    ids=["absent", "cannot be imported", "cannot be read"],
+)
+def test_definitions_that_cannot_be_loaded_are_exit_code_2(
+    run: Run,
+    database: str,
+    amqp_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text: str | None,
+    words: str,
+) -> None:
+    monkeypatch.setenv("SAGA_WORKER_AMQP_URL", amqp_url)
+    if text is not None:
+        (tmp_path / "definitions").mkdir()
+        (tmp_path / "definitions" / "orders.py").write_text(text)
+
+    ran = run("run", "--definitions", str(tmp_path / "definitions"))
+
+    assert (ran.code, ran.out) == (2, "")
+    assert words in ran.err.splitlines()[-1]
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+def test_a_worker_refuses_a_schema_that_does_not_fit(
+    run: Run, empty_database_url: str, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGA_WORKER_DATABASE_URL", empty_database_url)
+    monkeypatch.setenv("SAGA_WORKER_AMQP_URL", amqp_url)
+
+    ran = run("run", "--definitions", "definitions/checkout.py")
+
+    assert ran.code == 1
+    assert "saga-worker db upgrade" in ran.err.splitlines()[-1]
