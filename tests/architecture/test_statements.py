@@ -179,7 +179,7 @@ async def generic_plan(conn: Connection, name: str) -> dict[str, Any]:
         "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = $1", name
     )
     arguments = f"({', '.join(['NULL'] * count)})" if count else ""
-    [document] = json.loads(await conn.raw.fetchval(f'EXPLAIN (FORMAT JSON) EXECUTE "{name}"{arguments}'))
+    [document] = json.loads(str(await conn.raw.fetchval(f'EXPLAIN (FORMAT JSON) EXECUTE "{name}"{arguments}')))
     plan: dict[str, Any] = document["Plan"]
     return plan
 

@@ -19,6 +19,7 @@ from saga_worker.testing import eventually
 from tests.stages.stored_rows import (
     NOW,
     ORDER,
+    PausingConnection,
     dead,
     keep,
     parked,
@@ -131,6 +132,20 @@ async def test_a_new_consumer_sees_what_the_old_one_had_not_committed(database: 
         read = await inbox.read_backlog(new.conn, [ORDER])
 
         assert [r.message_id for r in read.rows[ORDER]] == ["e1", "e2"]
+
+
+async def test_a_message_whose_twin_is_purged_while_we_look_is_stored(database: Database) -> None:
+    [old] = await store(database, row("m", state=RowState.DONE))
+
+    async def purge() -> None:
+        async with database.autocommit() as conn:
+            await conn.raw.execute("DELETE FROM saga_worker.inbox WHERE id = $1", old)
+
+    async with database.transaction() as conn:
+        inserted = await inbox.insert(PausingConnection(conn, "read_twins", purge), [row("m"), row("n")])
+
+    assert [o.verdict for o in inserted.outcomes] == [Verdict.NEW, Verdict.NEW]
+    assert await value(database, "SELECT count(*) FROM saga_worker.inbox") == 2
 
 
 async def test_overlapping_batches_in_any_order_do_not_deadlock(database: Database) -> None:
