@@ -35,7 +35,9 @@ class Echo:
 
     def _publishing(self, channel: Channel) -> None:
         self._outgoing = channel
-        channel.confirm_delivery(self._confirmed, callback=lambda _: self._connection.channel(on_open_callback=self._consuming))
+        channel.confirm_delivery(
+            self._confirmed, callback=lambda _: self._connection.channel(on_open_callback=self._consuming)
+        )
 
     def _consuming(self, channel: Channel) -> None:
         self._incoming = channel

@@ -38,7 +38,10 @@ class Yardstick:
 
 def _binary(name: str) -> str:
     """On PATH, or where Debian puts it."""
-    candidates = [shutil.which(name), *sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), reverse=True)]
+    candidates = [
+        shutil.which(name),
+        *sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), reverse=True),
+    ]
     for candidate in candidates:
         if candidate:
             return candidate

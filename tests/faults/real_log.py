@@ -57,7 +57,9 @@ class Machinery:
         return [sys.executable, "-m", "saga_worker", *arguments]
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), env=self.environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            self.command(*arguments), env=self.environment, capture_output=True, text=True, check=False
+        )
 
     def start_worker(self, number: int) -> None:
         log = (self.directory / f"worker{number}.log").open("ab")
@@ -161,7 +163,9 @@ async def kill_by_turns(machinery: Machinery, seconds: float) -> None:
 
 
 async def queue_is_bound(database: asyncpg.Connection) -> bool:
-    return bool(await database.fetchval("SELECT count(*) = $1 FROM saga_worker.worker WHERE caught_up_at IS NOT NULL", WORKERS))
+    return bool(
+        await database.fetchval("SELECT count(*) = $1 FROM saga_worker.worker WHERE caught_up_at IS NOT NULL", WORKERS)
+    )
 
 
 _last: dict[str, Any] = {}
@@ -204,8 +208,12 @@ async def judge(database: asyncpg.Connection, ledger: Path) -> dict[str, Any]:
         "SELECT count(*) FROM (SELECT FROM saga_worker.v_journal GROUP BY consumer, source, message_id"
         " HAVING count(*) > 1) AS twice"
     )
-    keys = {r["ref"]: r["outcome"] for r in await database.fetch(
-        "SELECT ref, coalesce(state ->> 'outcome', 'open') AS outcome FROM saga_worker.v_saga")}
+    keys = {
+        r["ref"]: r["outcome"]
+        for r in await database.fetch(
+            "SELECT ref, coalesce(state ->> 'outcome', 'open') AS outcome FROM saga_worker.v_saga"
+        )
+    }
     commands: dict[str, dict[str, set[str]]] = collections.defaultdict(lambda: collections.defaultdict(set))
     for line in ledger.read_text().splitlines():
         entry = json.loads(line)

@@ -186,7 +186,9 @@ async def _judge(database: Database, keys: int, per_key: int) -> tuple[int, int,
 
 def _messages(key: int, per_key: int) -> list[Event]:
     account = f"k{key}"
-    return [Opened(account=account), Imported(account=account)] + [Counted(account=account, n=n) for n in range(per_key)]
+    return [Opened(account=account), Imported(account=account)] + [
+        Counted(account=account, n=n) for n in range(per_key)
+    ]
 
 
 def _row(key: int, message: Event) -> NewRow:
