@@ -6,13 +6,12 @@ import asyncio
 import random
 from datetime import timedelta
 
-from tests.stages.pool_harness import CardSent, Closed, Deposited, Opened, account_saga, harness, reply, row
-
 from saga_worker import inbox, workers
 from saga_worker.inbox import DeadFilter
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.retry import Retry
 from saga_worker.saga.routing import ref_of
+from tests.stages.pool_harness import CardSent, Closed, Deposited, Opened, account_saga, harness, reply, row
 
 AT_ONCE = Limits(attempts=Retry.fixed(3, timedelta(0)))
 
