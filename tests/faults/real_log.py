@@ -125,7 +125,7 @@ async def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         await until(lambda: is_quiet(database), "the last worker to take up its work", 60)
         checked = machinery.call("check", "--json")
         codes = machinery.stop()
-        found = await judge(database, machinery.ledger)
+        found = await judge(database, (await asyncio.to_thread(machinery.ledger.read_text)).splitlines())
     finally:
         for process in [*machinery.workers, *([machinery.participant] if machinery.participant else [])]:
             if process.poll() is None:
@@ -184,7 +184,7 @@ async def is_quiet(database: asyncpg.Connection) -> bool:
     if figures["ready"] or figures["outbox"] or figures["moving"] or before != dict(figures):
         _last["since"] = time.monotonic()
         return False
-    return time.monotonic() - _last["since"] > 3
+    return bool(time.monotonic() - _last["since"] > 3)
 
 
 async def until(condition: Any, what: str, deadline: float) -> None:
@@ -195,7 +195,7 @@ async def until(condition: Any, what: str, deadline: float) -> None:
         await asyncio.sleep(0.5)
 
 
-async def judge(database: asyncpg.Connection, ledger: Path) -> dict[str, Any]:
+async def judge(database: asyncpg.Connection, ledger: list[str]) -> dict[str, Any]:
     outcomes = await database.fetch(
         "SELECT coalesce(state ->> 'outcome', 'open') AS outcome, status, count(*) AS sagas"
         " FROM saga_worker.v_saga GROUP BY 1, 2 ORDER BY 1, 2"
@@ -215,7 +215,7 @@ async def judge(database: asyncpg.Connection, ledger: Path) -> dict[str, Any]:
         )
     }
     commands: dict[str, dict[str, set[str]]] = collections.defaultdict(lambda: collections.defaultdict(set))
-    for line in ledger.read_text().splitlines():
+    for line in ledger:
         entry = json.loads(line)
         commands[entry["type"]][entry["message_id"].partition(".")[0]].add(entry["message_id"])
     expected = {"pay_out": ("activated",), "release_hold": ("declined", "cancelled")}
