@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
-from alembic import command, op
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, NullPool, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from saga_worker.saga.errors import SchemaMismatch
 from saga_worker.sql import DEFAULT_SCHEMA, in_schema, quoted
 from saga_worker.sql.connection import dsn_of
+
+if TYPE_CHECKING:  # importing the two takes as long as all of a worker's start, and a worker only checks
+    from alembic.config import Config
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 VERSION_TABLE: Final = "schema_version"
 _ATTEMPTS: Final = 10
@@ -62,13 +62,14 @@ async def check(database_url: str, *, schema: str = DEFAULT_SCHEMA) -> None:
 
 def head() -> str:
     """The newest revision this release knows."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None
-    return revision
+    versions = files("saga_worker.sql.migrations").joinpath("versions").iterdir()
+    return max(name.partition("_")[0] for name in (file.name for file in versions) if name.endswith(".py"))
 
 
 def run_script(name: str) -> None:
     """For revisions: run a file beside them, statement by statement (the driver prepares each one)."""
+    from alembic import op
+
     schema = op.get_context().config.attributes["schema"]  # type: ignore[union-attr]
     script = files("saga_worker.sql.migrations").joinpath("versions", name).read_text(encoding="utf-8")
     for statement in in_schema(script, schema).split(";\n\n"):
@@ -76,6 +77,9 @@ def run_script(name: str) -> None:
 
 
 def _upgrade(connection: Connection, schema: str) -> None:
+    from alembic import command
+    from sqlalchemy import text
+
     connection.execute(text("SET LOCAL lock_timeout = '2s'"))
     connection.execute(text("SET LOCAL statement_timeout = 0"))
     # Transaction level, so that it also holds behind PgBouncer; the second process waits, then finds nothing to do.
@@ -89,6 +93,8 @@ def _upgrade(connection: Connection, schema: str) -> None:
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -96,6 +102,9 @@ def _config() -> Config:
 
 
 def _engine(database_url: str) -> AsyncEngine:
+    from sqlalchemy import NullPool
+    from sqlalchemy.ext.asyncio import create_async_engine
+
     async def connect() -> asyncpg.Connection:
         return await asyncpg.connect(dsn_of(database_url), timeout=5, statement_cache_size=0)
 
