@@ -49,9 +49,9 @@ async def _main(sagas: int, *, json_output: bool, keep: bool, urls: tuple[str | 
     seconds = stopwatch()
     start = demo_servers.start_kept if keep else demo_servers.start
     servers = await asyncio.to_thread(start, *urls)
+    place = _place(servers)
     is_kept = False
     try:
-        place = _place(servers)
         outcome = await _play(sagas, place, seconds=seconds, keep=keep)
         is_kept = keep
     finally:

@@ -114,7 +114,8 @@ class Play:
         await self._crew.stop_workers()
         await self._crew.start_workers("worker-4", "worker-5", currencies=FIXED_RELEASE)
         self._say(f"replaying {len(self._watch.now.dead)} dead letters")
-        code, words = await self._crew.command("inbox", "replay", "--reason", "handler_error", "--yes")
+        why = "--why=the release that knows the currency is out"
+        code, words = await self._crew.command("inbox", "replay", "--reason=handler_error", "--yes", why)
         if code != 0:
             raise TimeoutError(f"saga-worker inbox replay ended with {code}: {words}")
         await self._until(
