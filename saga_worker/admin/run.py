@@ -44,9 +44,13 @@ async def health(worker: Worker) -> AsyncIterator[None]:
     if address is None:
         yield
         return
+    from prometheus_client import disable_created_metrics
+
     from saga_worker.admin.gauges import Gauges
     from saga_worker.admin.health import HealthServer, application
 
+    # one more series per counter, which nobody asks for
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
     server, gauges = HealthServer(address, application(worker.readiness())), Gauges(worker.database)
     await server.start()
     gauges.start()
