@@ -25,9 +25,9 @@ from typing import Any
 
 import asyncpg
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yardstick import Yardstick
+from benchmarks.yardstick import Yardstick
 
 from saga_worker.testing import resolve_broker, resolve_database
 
