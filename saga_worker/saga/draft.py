@@ -6,6 +6,7 @@ Takes a definition, the instance (or the state of a new one) and what is given; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -30,6 +31,21 @@ WATCH: Final = "watch"  # the watch over an unknown fate ends
 WAIT: Final = "wait"
 EVERY: Final = "every"
 DEADLINE: Final = "deadline"
+
+# Attention entries are "<reason>: <step, destination or timer>"; `deadline_passed` stands alone.
+NO_ANSWER: Final = "no_answer"
+REJECTED_AFTER_PIVOT: Final = "rejected_after_pivot"
+WAIT_EXPIRED: Final = "wait_expired"
+DEADLINE_PASSED: Final = "deadline_passed"
+UNDO_FAILED: Final = "undo_failed"
+UNSETTLED_EXPIRED: Final = "unsettled_expired"
+CANNOT_COMPENSATE: Final = "cannot_compensate"
+UNDELIVERABLE: Final = "undeliverable"
+OF_THE_FLOW: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, WAIT_EXPIRED, DEADLINE_PASSED)  # moot when the saga leaves it
+
+AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
+
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an escaped NUL, not an escaped backslash before "u0000"
 
 
 class Draft:
@@ -61,7 +77,8 @@ class Draft:
     def state(self) -> Any:
         """The author's model; what a maker does to it is not kept, see `handle`."""
         if self._state is None:
-            self._state = self.saga.state_model.__pydantic_validator__.validate_json(self.state_bytes)
+            read = self.saga.state_model.__pydantic_validator__.validate_json
+            self._state = read(self.state_bytes, by_name=True, by_alias=False)
         return self._state
 
     def start(self, state: BaseModel) -> None:
@@ -79,9 +96,13 @@ class Draft:
         return verdict
 
     def _keep_state(self) -> None:
-        self.state_bytes = self.state.__pydantic_serializer__.to_json(self.state, by_alias=False)
-        if b"\\u0000" in self.state_bytes:
+        write = self.state.__pydantic_serializer__.to_json
+        self.state_bytes = write(self.state, by_alias=False, round_trip=True, warnings=False)
+        if b"\\u0000" in self.state_bytes and _NUL.search(self.state_bytes):
             raise ValueError("the state holds a NUL character, which PostgreSQL cannot store as JSON")
+        # Read back at once: a state that does not fit its model is the error of whoever made it, not of all who follow.
+        self._state = None
+        _ = self.state
 
     # -- commands and events ------------------------------------------------------------------------------------
 
@@ -139,22 +160,60 @@ class Draft:
             self.commands[record.seq] = replace(record, fate=fate, body=None)
             for kind in (TIMEOUT, RESEND, WATCH):
                 self.disarm(f"{kind}:{record.seq}")
-            self.lift(record.step)
+            forward = record.kind is CommandKind.FORWARD
+            self.lift(record.step, *((NO_ANSWER, UNSETTLED_EXPIRED) if forward else (UNDO_FAILED,)))
         return then
 
     def mark_undone(self, seq: int) -> None:
         """The effects of command `seq` are taken back."""
         self.commands[seq] = replace(self.commands[seq], undone=True)
+        self.forget_undo(seq)
+
+    def forget_undo(self, seq: int) -> None:
+        """There is nothing (more) to take back of command `seq`: no undo of it is tried any more."""
         self.undo_failures.pop(seq, None)
-        self.disarm(f"{WATCH}:{seq}")
+        self.disarm(f"{UNDO_AGAIN}:{seq}")
+        for undo in self.in_flight(CommandKind.UNDO):
+            if undo.undoes == seq:
+                self.disarm(f"{TIMEOUT}:{undo.seq}")
+                self.disarm(f"{RESEND}:{undo.seq}")
+        self.lift(self.commands[seq].step, UNDO_FAILED)
 
     def in_flight(self, kind: CommandKind) -> Iterator[CommandRecord]:
         return (c for c in list(self.commands.values()) if c.kind is kind and c.fate is Fate.SENT)
 
+    def must_be_undone(self, record: CommandRecord) -> bool:
+        """It had an effect, or with hybrid undo may have had one, that nobody has taken back."""
+        if record.kind is CommandKind.UNDO or record.undone:
+            return False
+        step = self.step(record)
+        if step.make_undo is None:
+            return False
+        return record.fate is Fate.DONE or (record.fate is Fate.UNKNOWN and is_undone_at_once(step))
+
+    def is_awaited(self, record: CommandRecord) -> bool:
+        """Something goes on when this command is answered."""
+        if record.undoes is None:
+            return self.active.get(record.step) == record.seq
+        return self.must_be_undone(self.commands[record.undoes])
+
+    def has_timer(self, record: CommandRecord) -> bool:
+        """Its time-out or its next copy is ahead."""
+        return any(f"{kind}:{record.seq}" in self.timers for kind in (TIMEOUT, RESEND))
+
     @property
     def past_pivot(self) -> bool:
-        """The pivot's command is out (a rejection would still bring us back) or answered: only forward."""
-        return self.pivoted or any(step_id in self.saga.flow_root.pivots for step_id in self.active)
+        """The pivot's command is out (a rejection would still bring us back), or the pivot is over: only forward."""
+        pivots = self.saga.flow_root.pivots
+        return self.pivoted or any(seq is not None and step_id in pivots for step_id, seq in self.active.items())
+
+    def leave_flow(self) -> None:
+        """No step is open any more; what was asked of somebody for the sake of one is moot."""
+        self.active.clear()
+        self.timers = {name: timer for name, timer in self.timers.items() if name.startswith(f"{WATCH}:")}
+        moot = [entry for entry in self.attention if entry.partition(": ")[0] in OF_THE_FLOW]
+        for entry in moot:
+            del self.attention[entry]
 
     # -- timers and attention -----------------------------------------------------------------------------------
 
@@ -165,19 +224,21 @@ class Draft:
     def disarm(self, name: str) -> None:
         self.timers.pop(name, None)
 
-    def attend(self, reason: str, step_id: str | None = None) -> None:
+    def attend(self, reason: str, subject: str | None = None) -> None:
         """Put the saga on the attention list."""
-        self.attention[f"{reason}: {step_id}" if step_id else reason] = None
+        self.attention[_entry(reason, subject)] = None
 
-    def lift(self, step_id: str) -> None:
-        """Take the entries of this step off the attention list."""
-        for entry in [entry for entry in self.attention if entry.endswith(f": {step_id}")]:
+    def lift(self, subject: str | None, *reasons: str) -> bool:
+        """Take these entries of a step or destination off the attention list; whether one was there."""
+        listed = [entry for reason in reasons if (entry := _entry(reason, subject)) in self.attention]
+        for entry in listed:
             del self.attention[entry]
+        return bool(listed)
 
     # -- the end of the decision --------------------------------------------------------------------------------
 
     def become(self, status: Status, *, reason: str | None = None) -> None:
-        self.status = move(self.status, status)
+        self.status = status
         if reason is not None:
             self.reason = reason
 
@@ -185,6 +246,7 @@ class Draft:
         """The decision: the saga one revision on (not when merely postponed), with what it has to say."""
         assert self.status is not None
         now, before = self.given.now, self.instance
+        move(None if self.is_new else before.status, self.status)
         outcome = outcome or Applied()
         instance = replace(
             before,
@@ -205,9 +267,19 @@ class Draft:
         return Decision(instance, tuple(self.effects), outcome)
 
     def _unsettled(self) -> int:
-        """How many effects may exist that nobody has taken back: unknown, with an undo that was not answered."""
-        return sum(c.fate is Fate.UNKNOWN and not c.undone and self.step(c).make_undo is not None
-                   for c in self.commands.values() if c.kind is CommandKind.FORWARD)  # fmt: skip
+        """How many effects may stand that nobody has taken back: unknown ones, and after the end late successes."""
+        is_over = self.status is Status.COMPENSATED
+        return sum(
+            (c.fate is Fate.UNKNOWN or (is_over and c.fate is Fate.DONE))
+            and not c.undone
+            and self.step(c).make_undo is not None
+            for c in self.commands.values()
+            if c.kind is CommandKind.FORWARD
+        )
+
+
+def _entry(reason: str, subject: str | None) -> str:
+    return reason if subject is None else f"{reason}: {subject}"
 
 
 def is_undone_at_once(step: CommandOf[Any, Any]) -> bool:

@@ -33,7 +33,7 @@ from saga_worker.saga.inputs import (
     ReplyArrived,
     TimerFired,
 )
-from saga_worker.saga.instance import Instance
+from saga_worker.saga.instance import Instance, Timer
 from saga_worker.saga.retry import Retry
 from saga_worker.saga.routing import parse_command_id
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
@@ -41,10 +41,12 @@ from saga_worker.saga.transitions import Status
 
 BEHIND_DEAD: Final = "behind_dead"
 DEAD_LETTER: Final = "dead_letter"  # on the attention list
+TIMER_FAILED: Final = "timer_failed: "  # on the attention list, with the name of the timer and the error
 HANDLER_ERROR: Final = "handler_error"
 WORKER_KILLED: Final = "worker_killed"
 BLOCKING: Final = frozenset({HANDLER_ERROR, WORKER_KILLED})  # only what died while being applied blocks its saga
-LIFTED_HERE: Final = frozenset({BEHIND_DEAD, "paused"})  # reasons for being held that `fold` judges anew
+# Reasons for being held that `fold` judges anew; whoever folds has the definition at hand.
+LIFTED_HERE: Final = frozenset({BEHIND_DEAD, "paused", "definition_absent"})
 TIMERS_AT_ONCE: Final = 50
 FIVE_TIMES: Final = Retry.exponential(5)
 HOPELESS: Final = timedelta(hours=1)  # between tries of a timer whose handler keeps raising
@@ -83,23 +85,25 @@ class _Fold:
         self.instance = instance
         self.change = SagaChange(ref=ref, before=instance, after=instance)
         self.parked: list[InboxRow] = []
-        self.dead_reason: str | None = None  # why the saga is blocked
+        self.is_behind_dead = False
+        self.is_offered = False  # the parked rows have been judged where the saga stands now
         self.applied = 0
         self.rows_wait = False  # a row is ready but not yet due, or must run alone
 
     def run(self, rows: Sequence[InboxRow]) -> SagaChange:
         ready = sorted((r for r in rows if r.state is RowState.READY), key=_sequence)
-        held = [r for r in rows if r.state is RowState.HELD and r.reason in LIFTED_HERE]
-        self.parked = sorted((r for r in rows if r.state is RowState.PARKED), key=lambda r: r.id)
-        if any(r.state is RowState.DEAD and r.reason in BLOCKING for r in rows):
-            self.dead_reason = BEHIND_DEAD
+        aside = sorted((r for r in rows if r.state in (RowState.PARKED, RowState.HELD)), key=lambda r: r.id)
+        held = [r for r in aside if _is_held_here(r)]
+        self.parked = [r for r in aside if r.state is RowState.PARKED and not _is_held_here(r)]
+        self.is_behind_dead = any(_is_blocking(r) for r in rows)
         if self._is_blocked() or not held:
             self._apply_rows(ready)
         else:
             self._release(held, ready)
+        self._offer_once()
         self._expire_parked()
-        self._judge_attention()
         self._fire_timers()
+        self._judge_attention()
         self._set_wake()
         self.change.after = self.instance
         return self.change
@@ -107,7 +111,7 @@ class _Fold:
     # -- rows -----------------------------------------------------------------------------------------------------
 
     def _is_blocked(self) -> bool:
-        return self.dead_reason is not None or self._is_paused()
+        return self.is_behind_dead or self._is_paused()
 
     def _is_paused(self) -> bool:
         return self.instance is not None and self.instance.status is Status.PAUSED
@@ -124,38 +128,48 @@ class _Fold:
             if self.alone and self.applied:
                 self.rows_wait = self.change.again = True
                 return
-            if row.role is not Role.OPERATOR:
-                if self._is_blocked():
-                    self._hold(row)
-                    continue
-                if self.rows_wait:
-                    continue  # behind a row in back-off or a suspect: its `next_at` decides for the whole saga
-                if row.next_at is not None and row.next_at > self.given.now:
-                    self.rows_wait = True
-                    continue
-                if row.suspect and not self.alone:
-                    self.rows_wait = True
-                    self.change.suspect = row.id
-                    continue
+            if not self._may_run(row):
+                continue
             self.applied += 1
             if row.suspect and row.crashes >= self.limits.crashes:
                 self._bury(row)
             else:
                 self._apply(row)
 
+    def _may_run(self, row: InboxRow) -> bool:
+        """Whether it is the turn of `row`. One that waits makes those behind it wait, unless it is an operator's."""
+        is_operators = row.role is Role.OPERATOR
+        if not is_operators and self._is_blocked():
+            self._hold(row)
+            return False
+        if not is_operators and self.rows_wait:
+            return False  # behind a row in back-off or a suspect: its `next_at` decides for the whole saga
+        is_suspect = row.suspect and not self.alone
+        if is_suspect and self.change.suspect is None:
+            self.change.suspect = row.id
+        may_run = not is_suspect and (row.next_at is None or row.next_at <= self.given.now)
+        self.rows_wait = self.rows_wait or not (may_run or is_operators)
+        return may_run
+
     def _bury(self, row: InboxRow) -> None:
         """Workers died of this row, alone with it, as often as they may."""
         error = f"{row.crashes} workers died while they applied this row, alone; the last word has an operator."
         failed = _failed(row, self.given.now, attempts=row.attempts)
         self.change.rows.append(replace(failed, state=RowState.DEAD, reason=WORKER_KILLED, error=error))
-        self.dead_reason = BEHIND_DEAD
+        self.is_behind_dead = self.is_behind_dead or row.role is not Role.OPERATOR
 
     def _apply(self, row: InboxRow) -> None:
-        decision = self._decide(_input_of(row))
-        if not self._settle(row, decision):
+        before = self.instance
+        if self._settle(row, self._decide(_input_of(row))):
+            self._after_step(before)
+
+    def _after_step(self, before: Instance | None) -> None:
+        """Where the saga has moved, parked rows may have their turn."""
+        if not _has_moved(before, self.instance):
             return
         if self.alone:
-            self._unpark()
+            self._put_behind(self.parked)
+            self.parked = []
         else:
             self._take_up()
 
@@ -196,8 +210,7 @@ class _Fold:
             self.rows_wait = self.rows_wait or row.role is not Role.OPERATOR
             return
         self.change.rows.append(replace(failed, state=RowState.DEAD, reason=HANDLER_ERROR, error=error))
-        if row.role is not Role.OPERATOR:
-            self.dead_reason = BEHIND_DEAD
+        self.is_behind_dead = self.is_behind_dead or row.role is not Role.OPERATOR
 
     def _hold(self, row: InboxRow) -> None:
         """Behind a dead row or in a paused saga. Without a saga (its start died) the row parks without an end."""
@@ -212,61 +225,84 @@ class _Fold:
         self.change.rows.append(_changed(row, RowState.PARKED, reason=reason, expires_at=expires_at))
         self.parked.append(replace(row, state=RowState.PARKED, reason=reason, expires_at=expires_at))
 
-    def _take_up(self) -> None:
-        """Offer every parked row again, lowest id first, until none of them is applied any more."""
-        moved = True
-        while moved and self.parked:
-            moved = False
-            for row in list(self.parked):
-                decision = self._decide(_input_of(row))
-                if isinstance(decision.outcome, Parked):
-                    continue
-                self.parked.remove(row)
-                self._forget(row.id)
-                if self._settle(row, decision):
-                    moved = True
-                    break
+    def _offer_once(self) -> None:
+        """A net under the offers that follow a step, and the turn of rows that an earlier page left out."""
+        if not (self.is_offered or self.alone or self.rows_wait or self._is_blocked()):
+            self._take_up()
 
-    def _unpark(self) -> None:
-        """After a row that ran alone: the parked ones are ready again, to be offered without it."""
-        for row in self.parked:
+    def _take_up(self) -> None:
+        """Offer every parked row, lowest id first; from the start again whenever one of them moved the saga."""
+        self.is_offered = True
+        place = 0
+        while place < len(self.parked):
+            row = self.parked[place]
+            decision = self._decide(_input_of(row))
+            if isinstance(decision.outcome, Parked):
+                self.parked[place] = self._still_parked(row, decision.outcome.reason)
+                place += 1
+                continue
+            del self.parked[place]
             self._forget(row.id)
-            self.change.rows.append(_changed(row, RowState.READY, expires_at=row.expires_at))
-            self.change.again = True
-        self.parked = []
+            before = self.instance
+            if self._settle(row, decision) and _has_moved(before, self.instance):
+                place = 0
+            elif isinstance(decision.outcome, Raised):
+                behind, self.parked = self.parked[place:], self.parked[:place]
+                self._put_behind(behind)
+                return
+
+    def _still_parked(self, row: InboxRow, reason: str) -> InboxRow:
+        """Written again only when it waits for something else now."""
+        if row.reason == reason:
+            return row
+        self._forget(row.id)
+        self.change.rows.append(_changed(row, RowState.PARKED, reason=reason, expires_at=row.expires_at))
+        return replace(row, reason=reason)
+
+    def _put_behind(self, rows: list[InboxRow]) -> None:
+        """Parked rows whose turn may be now, but not in this transaction: in sequence with all others again."""
+        for row in rows:
+            self._forget(row.id)
+            if self._is_blocked():
+                self._hold(row)
+            else:
+                self.change.rows.append(_changed(row, RowState.READY, expires_at=row.expires_at))
+                self.change.again = self.change.again or not self.rows_wait
 
     def _forget(self, row_id: int) -> None:
         """A row that was parked in this very transaction gets only its last word written."""
         self.change.rows = [change for change in self.change.rows if change.id != row_id]
 
     def _expire_parked(self) -> None:
-        if self.dead_reason is not None:
-            return  # what they wait for may only be dead, and come back
         for row in self.parked:
-            if row.expires_at is not None and row.expires_at <= self.given.now:
-                reason = "unknown_saga" if self.instance is None else "not_expected"
-                self._forget(row.id)
-                failed = _failed(row, self.given.now, attempts=row.attempts)
-                error = f"Nothing took up this {row.type} before its parking period ended."
-                self.change.rows.append(replace(failed, state=RowState.DEAD, reason=reason, error=error))
-            elif row.expires_at is None and row.reason == BEHIND_DEAD:
-                self._forget(row.id)  # the dead start is gone: park it like any early row from now on
+            if row.expires_at is None or row.expires_at > self.given.now:
+                continue
+            self._forget(row.id)
+            if self._is_blocked():  # what they wait for may only be dead, and come back: another period
                 expires_at = self.given.now + self.limits.parking
-                change = _changed(row, RowState.PARKED, reason="unknown_saga", expires_at=expires_at)
-                self.change.rows.append(change)
+                change = _changed(row, RowState.PARKED, reason=row.reason, expires_at=expires_at)
+            else:
+                reason = "unknown_saga" if self.instance is None else "not_expected"
+                error = f"Nothing took up this {row.type} before its parking period ended."
+                failed = _failed(row, self.given.now, attempts=row.attempts)
+                change = replace(failed, state=RowState.DEAD, reason=reason, error=error)
+            self.change.rows.append(change)
 
     def _judge_attention(self) -> None:
-        """A saga behind a dead row stands on the attention list; it leaves it when the row is gone."""
-        if self.instance is not None:
-            self._list(DEAD_LETTER, is_listed=self.dead_reason is not None)
+        """What only `fold` knows: a dead row that blocks the saga, and timers whose code keeps raising."""
+        if self.instance is None:
+            return
+        timers = self.instance.progress.timers
+        listed = [e for e in self.instance.progress.attention if e != DEAD_LETTER and not _is_over(e, timers)]
+        if self.is_behind_dead:
+            listed.append(DEAD_LETTER)
+        self._list(listed)
 
-    def _list(self, entry: str, *, is_listed: bool) -> None:
-        """Put `entry` on the saga's attention list, or take it off."""
+    def _list(self, listed: list[str]) -> None:
+        """Make this the saga's attention list."""
         assert self.instance is not None
-        listed = self.instance.progress.attention
-        if is_listed is not (entry in listed):
-            listed = (*listed, entry) if is_listed else tuple(e for e in listed if e != entry)
-            progress = replace(self.instance.progress, attention=listed)
+        if set(listed) != set(self.instance.progress.attention):
+            progress = replace(self.instance.progress, attention=tuple(listed))
             self.instance = replace(self.instance, attention="; ".join(listed) or None, progress=progress)
 
     # -- timers ---------------------------------------------------------------------------------------------------
@@ -280,14 +316,12 @@ class _Fold:
             if name is None:
                 return
             assert self.instance is not None
-            decision = self._decide(TimerFired(name, self.instance.progress.timers[name].epoch))
+            before = self.instance
+            decision = self._decide(TimerFired(name, before.progress.timers[name].epoch))
             self._settle_timer(name, decision)
             if isinstance(decision.outcome, Applied):
-                if self.alone:
-                    self._unpark()
-                else:
-                    self._take_up()
-            if self.alone:
+                self._after_step(before)
+            if self.alone or self.rows_wait or self._is_blocked():
                 return
 
     def _due_timer(self) -> str | None:
@@ -304,7 +338,6 @@ class _Fold:
         match decision.outcome:
             case Applied():
                 self._journal_timer(name, decision)
-                self._list(f"timer_failed: {name}", is_listed=False)
             case Postponed():
                 self.instance = decision.instance
             case Raised(error):
@@ -321,12 +354,14 @@ class _Fold:
         timer = progress.timers[name]
         failures = timer.failures + 1
         delay = self.limits.attempts.delay(failures, self.given.jitter)
+        timers = {
+            **progress.timers,
+            name: replace(timer, due_at=self.given.now + (delay or HOPELESS), failures=failures),
+        }
+        self.instance = replace(self.instance, progress=replace(progress, timers=timers))
         if delay is None:
-            delay = HOPELESS
-            self._list(f"timer_failed: {name}", is_listed=True)
-        timers = {**progress.timers, name: replace(timer, due_at=self.given.now + delay, failures=failures)}
-        progress = replace(self.instance.progress, timers=timers)
-        self.instance = replace(self.instance, progress=progress, reason=self.instance.reason or error)
+            others = [entry for entry in progress.attention if not entry.startswith(f"{TIMER_FAILED}{name}: ")]
+            self._list([*others, f"{TIMER_FAILED}{name}: {error[:200].replace('; ', ', ')}"])
 
     def _set_wake(self) -> None:
         """When the wake row is due: the earliest timer; later if a due one may not fire now; never while blocked."""
@@ -376,6 +411,30 @@ class _Fold:
         )
         self.change.effects += decision.effects
         self.instance = after
+
+
+def _is_held_here(row: InboxRow) -> bool:
+    """Held back by something that `fold` judges: also what was parked behind a dead start, undecided."""
+    if row.state is RowState.PARKED:
+        return row.reason == BEHIND_DEAD
+    return row.state is RowState.HELD and row.reason in LIFTED_HERE
+
+
+def _is_blocking(row: InboxRow) -> bool:
+    return row.state is RowState.DEAD and row.reason in BLOCKING and row.role is not Role.OPERATOR
+
+
+def _has_moved(before: Instance | None, after: Instance | None) -> bool:
+    """Whether an event that was early before may be due, or too late, now."""
+    if before is None or after is None:
+        return before is not after
+    return before.status is not after.status or before.progress.active.keys() != after.progress.active.keys()
+
+
+def _is_over(entry: str, timers: dict[str, Timer]) -> bool:
+    """Whether this entry is about a timer that is gone, was armed anew, or is to be tried afresh."""
+    name = entry.removeprefix(TIMER_FAILED)
+    return name != entry and not any(name.startswith(f"{n}: ") and timer.failures for n, timer in timers.items())
 
 
 def _armed(before: Instance | None, after: Instance) -> tuple[str, ...]:

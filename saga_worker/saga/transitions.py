@@ -55,6 +55,7 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], str]] = {
     (Status.COMPLETED, Status.COMPLETED): "a late answer, recorded or undone",
     (Status.COMPENSATED, Status.COMPENSATED): "a late answer, recorded or undone",
     (Status.FAILED, Status.FAILED): "a late answer, recorded or undone",
+    (Status.PAUSED, Status.PAUSED): "an operator tries something again, or a destination is gone or back",
     (Status.PAUSED, Status.RUNNING): "resumed while a command is in flight",
     (Status.PAUSED, Status.WAITING): "resumed while waiting",
     (Status.PAUSED, Status.COMPENSATING): "resumed while undoing",

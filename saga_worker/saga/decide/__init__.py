@@ -7,6 +7,7 @@ An error of the author's code, or of the message, becomes an outcome; the saga i
 from __future__ import annotations
 
 import traceback
+from types import FrameType
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -60,9 +61,11 @@ def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given
         return _carry_out(draft, _read(draft, given_input))
     except PoisonMessage as poison:
         return Decision(instance, (), Refused(poison.reason, poison.error))
-    except (IllegalTransition, AssertionError):
+    except IllegalTransition:
         raise  # ours: roll back and be loud
     except Exception as error:
+        if isinstance(error, AssertionError) and _is_ours(error):
+            raise
         return Decision(instance, (), Raised(describe_error(error)))
 
 
@@ -136,11 +139,30 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
     return draft.finish()
 
 
+def _is_ours(error: Exception) -> bool:
+    """Whether a line of the core raised it, not one of the author's that the core has called."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return not frames or _is_core(frames[-1])
+
+
 def describe_error(error: Exception) -> str:
     """One line for the dead letter: class, text and the author's line; of validation errors no values."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+    place = _place(error)
     if isinstance(error, ValidationError):
         fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors(include_input=False))
         return f"{type(error).__name__} of {error.title}: {fields}{place}"
-    return f"{type(error).__name__}: {error}{place}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+
+
+def _place(error: Exception) -> str:
+    """The innermost line in the author's file, which is the first that is not of the core; else the innermost."""
+    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    of_others = [frame for frame, _ in frames if not _is_core(frame)]
+    for frame, line in reversed(frames):
+        if not of_others or frame.f_code.co_filename == of_others[0].f_code.co_filename:
+            return f" at {frame.f_code.co_filename.rpartition('/')[2]}:{line} in {frame.f_code.co_name}"
+    return ""
+
+
+def _is_core(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).startswith("saga_worker.saga.")

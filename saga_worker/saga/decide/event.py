@@ -7,7 +7,7 @@ from typing import Any
 from saga_worker.saga import flow
 from saga_worker.saga.decide.next import Leave, Next, Stay, Undo, by_verdict
 from saga_worker.saga.definition import Entry, On, Saga
-from saga_worker.saga.draft import Draft
+from saga_worker.saga.draft import CANNOT_COMPENSATE, Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import EventArrived, Ignored, Parked
 from saga_worker.saga.messages import Message, decode
@@ -43,7 +43,11 @@ def _apply_arm(draft: Draft, event: EventArrived, arms: list[Arm]) -> Next:
     for arm in arms:
         if arm.step_id in draft.active:
             verdict = draft.handle(arm.handler, read(arm, event, draft.saga))
-            return _unless_past_pivot(draft, by_verdict(verdict, Leave(arm.step_id)))
+            following = by_verdict(verdict, Leave(arm.step_id))
+            if isinstance(following, Undo) and draft.past_pivot:
+                draft.attend(CANNOT_COMPENSATE, arm.step_id)  # the wait is over, but there is no way back
+                return Leave(arm.step_id)
+            return following
     reachable = flow.ahead(draft.saga.flow_root, draft.active)
     if any(arm.step_id in reachable for arm in arms):
         return Parked("not_expected_yet")
@@ -54,13 +58,9 @@ def _apply_handler(draft: Draft, event: EventArrived, handler: On) -> Next:
     if _is_over(draft):
         return _over(draft)
     verdict = draft.handle(handler.handler, read(handler, event, draft.saga))
-    return _unless_past_pivot(draft, by_verdict(verdict, Stay()))
-
-
-def _unless_past_pivot(draft: Draft, following: Next) -> Next:
-    """After the pivot nothing is taken back: an event that asks for it is ignored, with its changes."""
+    following = by_verdict(verdict, Stay())
     if isinstance(following, Undo) and draft.past_pivot:
-        return Ignored("after_pivot")
+        return Ignored("after_pivot")  # with what it did to the state: nobody waited for it
     return following
 
 

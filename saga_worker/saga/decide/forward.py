@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import assert_never
 
 from saga_worker.saga import flow
-from saga_worker.saga.draft import DEADLINE, EVERY, WAIT, WATCH, Draft
+from saga_worker.saga.draft import (
+    DEADLINE,
+    EVERY,
+    NO_ANSWER,
+    REJECTED_AFTER_PIVOT,
+    WAIT,
+    WAIT_EXPIRED,
+    Draft,
+)
 from saga_worker.saga.instance import CommandKind
 from saga_worker.saga.steps import CommandOf, EmitStep, WaitStep
 from saga_worker.saga.transitions import Status
@@ -23,9 +31,8 @@ def leave(draft: Draft, step_id: str) -> None:
     del draft.active[step_id]
     draft.disarm(f"{WAIT}:{step_id}")
     draft.disarm(f"{EVERY}:{step_id}")
-    if step_id in draft.saga.flow_root.pivots:
-        draft.pivoted = True
-    _open(draft, flow.after(draft.saga.flow_root, step_id, draft.state))
+    draft.lift(step_id, NO_ANSWER, REJECTED_AFTER_PIVOT, WAIT_EXPIRED)
+    _open(draft, _after(draft, step_id))
 
 
 def open_again(draft: Draft, step_id: str) -> None:
@@ -36,9 +43,15 @@ def open_again(draft: Draft, step_id: str) -> None:
 
 def complete(draft: Draft, reason: str | None) -> None:
     """The end, keeping what was done. Commands in flight are left alone: their answers are recorded as late."""
-    draft.active.clear()
-    draft.timers = {name: timer for name, timer in draft.timers.items() if name.startswith(f"{WATCH}:")}
+    draft.leave_flow()
     draft.become(Status.COMPLETED, reason=reason)
+
+
+def _after(draft: Draft, step_id: str) -> tuple[str, ...]:
+    """The steps that open when `step_id` is over; the pivot is passed when it is."""
+    if step_id in draft.saga.flow_root.pivots:
+        draft.pivoted = True
+    return flow.after(draft.saga.flow_root, step_id, draft.state)
 
 
 def _open(draft: Draft, step_ids: tuple[str, ...]) -> None:
@@ -69,6 +82,6 @@ def _open_one(draft: Draft, step_id: str) -> tuple[str, ...]:
             return ()
         case EmitStep():
             draft.publish(step_id, step.make(draft.state))
-            return flow.after(draft.saga.flow_root, step_id, draft.state)
+            return _after(draft, step_id)
         case _:
             assert_never(step)

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from pydantic_core import from_json
 
-from saga_worker.saga.decide.next import Next, OpenAgain, Stay, UndoAgain
-from saga_worker.saga.draft import RESEND, TIMEOUT, UNDO_AGAIN, WATCH, Draft
+from saga_worker.saga.decide.next import Next, OpenAgain, Proceed, Stay
+from saga_worker.saga.draft import (
+    AFRESH,
+    CANNOT_COMPENSATE,
+    DEADLINE,
+    DEADLINE_PASSED,
+    NO_ANSWER,
+    REJECTED_AFTER_PIVOT,
+    UNDELIVERABLE,
+    UNDO_AGAIN,
+    UNDO_FAILED,
+    UNSETTLED_EXPIRED,
+    WAIT,
+    WAIT_EXPIRED,
+    WATCH,
+    Draft,
+)
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import Ignored, OperatorCommand
-from saga_worker.saga.instance import CommandKind, CommandRecord, Fate
-from saga_worker.saga.transitions import Status
+from saga_worker.saga.instance import CommandKind, Fate
+from saga_worker.saga.steps import WaitStep
 
 COMMANDS: Final = {
     "retry": "try again whatever put the saga on the attention list",
@@ -29,58 +45,103 @@ def apply(draft: Draft, command: OperatorCommand) -> Next:
         case "recheck":
             return Ignored("rechecked")
         case "undeliverable":
-            draft.attend("undeliverable", _destination(command))
+            destination = _destination(command)
+            if f"{UNDELIVERABLE}: {destination}" in draft.attention:
+                return Ignored("listed_already")
+            draft.attend(UNDELIVERABLE, destination)
             return Stay()
         case "delivered":
-            draft.lift(_destination(command))
-            return Stay()
+            return Stay() if draft.lift(_destination(command), UNDELIVERABLE) else Ignored("not_listed")
         case _:
             known = ", ".join(COMMANDS)
             raise PoisonMessage("unknown_operator_command", f"{command.type!r} is none of: {known}.")
 
 
 def _destination(command: OperatorCommand) -> str:
-    return str(from_json(command.body)["destination"])
+    try:
+        arguments = from_json(command.body)
+    except ValueError:
+        arguments = None
+    destination = arguments.get("destination") if isinstance(arguments, dict) else None
+    if not isinstance(destination, str):
+        raise PoisonMessage("bad_operator_command", f"{command.type} needs the name of a destination in its arguments.")
+    return destination
 
 
 def _retry(draft: Draft) -> Next:
-    """Take up again whatever has run out of tries: a refused undo, silence, a rejection after the pivot."""
-    for seq in sorted(draft.undo_failures, reverse=True):
-        if f"{UNDO_AGAIN}:{seq}" not in draft.timers and not _has_undo_in_flight(draft, seq):
-            draft.undo_failures[seq] = 0
-            draft.lift(draft.commands[seq].step)
-            return UndoAgain(seq)
-    if (silent := _silent(draft)) is not None:
-        draft.lift(silent.step)
-        draft.resend(silent)
-        return Stay()
-    for step_id, command_seq in draft.active.items():
-        if command_seq is not None and draft.commands[command_seq].fate is Fate.REJECTED:
-            draft.lift(step_id)
+    """Take up again whatever has run out of tries or of time; what can only be known is acknowledged."""
+    takers = (_ask_silent, _watch_again, _wait_again, _hurry_failed_timers, _acknowledge)
+    is_taken_up = [take_up(draft) for take_up in takers]
+    for step_id, seq in draft.active.items():
+        if seq is not None and draft.commands[seq].fate is Fate.REJECTED:
+            draft.lift(step_id, REJECTED_AFTER_PIVOT)
             return OpenAgain(step_id)
-    return _watch_again(draft) or Ignored("nothing_to_retry")
+    if _refused_undos_afresh(draft):
+        return Proceed()
+    return Stay() if any(is_taken_up) else Ignored("nothing_to_retry")
 
 
-def _has_undo_in_flight(draft: Draft, seq: int) -> bool:
-    return any(c.undoes == seq for c in draft.in_flight(CommandKind.UNDO))
+def _ask_silent(draft: Draft) -> bool:
+    """Send again, as they are, the commands for which no time-out is armed any more."""
+    silent = [
+        record
+        for record in list(draft.commands.values())
+        if record.fate is Fate.SENT and draft.is_awaited(record) and not draft.has_timer(record)
+    ]
+    for record in silent:
+        draft.lift(record.step, NO_ANSWER if record.kind is CommandKind.FORWARD else UNDO_FAILED)
+        draft.resend(record)
+    return bool(silent)
 
 
-def _silent(draft: Draft) -> CommandRecord | None:
-    """A command in flight for which no timer is armed any more."""
-    for record in draft.commands.values():
-        if record.fate is Fate.SENT and not any(f"{kind}:{record.seq}" in draft.timers for kind in (TIMEOUT, RESEND)):
-            if draft.status is Status.COMPLETED:
-                continue  # left in flight by the verdict Complete
-            return record
-    return None
+def _refused_undos_afresh(draft: Draft) -> bool:
+    """Count the refusals anew; each undo goes out when its turn comes."""
+    in_flight = {undo.undoes for undo in draft.in_flight(CommandKind.UNDO)}
+    refused = [
+        seq
+        for seq, failures in draft.undo_failures.items()
+        if failures != AFRESH and f"{UNDO_AGAIN}:{seq}" not in draft.timers and seq not in in_flight
+    ]
+    for seq in refused:
+        draft.undo_failures[seq] = AFRESH
+        draft.lift(draft.commands[seq].step, UNDO_FAILED)
+    return bool(refused)
 
 
-def _watch_again(draft: Draft) -> Next | None:
+def _watch_again(draft: Draft) -> bool:
     expired = [
-        c for c in draft.commands.values()
-        if c.fate is Fate.UNKNOWN and any(e == f"unsettled_expired: {c.step}" for e in draft.attention)
-    ]  # fmt: skip
+        record
+        for record in draft.commands.values()
+        if record.fate is Fate.UNKNOWN and draft.lift(record.step, UNSETTLED_EXPIRED)
+    ]
     for record in expired:
-        draft.lift(record.step)
         draft.arm(f"{WATCH}:{record.seq}", draft.given.watch)
-    return Stay() if expired else None
+    return bool(expired)
+
+
+def _wait_again(draft: Draft) -> bool:
+    """An expired wait, or the deadline, gets its whole time once more: else nobody would look again."""
+    is_armed = False
+    for step_id in draft.active:
+        step = draft.saga.steps[step_id]
+        if isinstance(step, WaitStep) and step.timeout is not None and draft.lift(step_id, WAIT_EXPIRED):
+            draft.arm(f"{WAIT}:{step_id}", step.timeout)
+            is_armed = True
+    if draft.saga.deadline is not None and draft.lift(None, DEADLINE_PASSED):
+        draft.arm(DEADLINE, draft.saga.deadline)
+        is_armed = True
+    return is_armed
+
+
+def _acknowledge(draft: Draft) -> bool:
+    """Nothing can be done about a step past the pivot that wanted to go back, except to know it."""
+    lifted = [step_id for step_id in draft.saga.steps if draft.lift(step_id, CANNOT_COMPENSATE)]
+    return bool(lifted)
+
+
+def _hurry_failed_timers(draft: Draft) -> bool:
+    """Timers whose code raised do not wait for their next try."""
+    failed = {name: timer for name, timer in draft.timers.items() if timer.failures}
+    for name, timer in failed.items():
+        draft.timers[name] = replace(timer, due_at=draft.given.now, failures=0)
+    return bool(failed)

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from saga_worker.saga.commands import Answer, Then
 from saga_worker.saga.decide.next import Leave, Next, Proceed, Stay, Undo, by_verdict
-from saga_worker.saga.draft import UNDO_AGAIN, Draft
+from saga_worker.saga.draft import CANNOT_COMPENSATE, REJECTED_AFTER_PIVOT, UNDO_AGAIN, UNDO_FAILED, Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import Ignored, ReplyArrived
 from saga_worker.saga.instance import CommandKind, CommandRecord
@@ -32,7 +32,7 @@ def apply(draft: Draft, reply: ReplyArrived) -> Next:
         case Then.TAKE_BACK:
             return _late_success(draft, record, message)
         case Then.RECORD:
-            return Stay(LATE)
+            return _late_rejection(draft, record)
         case Then.UNDONE:
             return _undone(draft, record)
         case Then.UNDO_AGAIN:
@@ -63,19 +63,19 @@ def _read(draft: Draft, record: CommandRecord, reply: ReplyArrived) -> tuple[Ans
 
 
 def _answered(draft: Draft, record: CommandRecord, message: Message) -> Next:
-    if record.step not in draft.active:  # the saga ended by Complete while this was in flight
+    if not draft.is_awaited(record):  # the saga ended by Complete while this was in flight
         return Stay(LATE)
     step = draft.step(record)
     verdict = draft.handle(step.on_reply, message) if step.on_reply is not None else None
     following = by_verdict(verdict, Leave(record.step))
     if isinstance(following, Undo) and (draft.pivoted or record.step in draft.saga.flow_root.pivots):
-        draft.attend("cannot_compensate", record.step)  # the pivot is behind us: only forward
+        draft.attend(CANNOT_COMPENSATE, record.step)  # the pivot is behind us: only forward
         return Leave(record.step)
     return following
 
 
 def _rejected(draft: Draft, record: CommandRecord, message: Message) -> Next:
-    if record.step not in draft.active:
+    if not draft.is_awaited(record):
         return Stay(LATE)
     step = draft.step(record)
     if step.on_rejected is not None:
@@ -84,15 +84,14 @@ def _rejected(draft: Draft, record: CommandRecord, message: Message) -> Next:
         verdict = Compensate(f"{record.type} was rejected: {message.wire_type}")
     following = by_verdict(verdict, Leave(record.step))
     if isinstance(following, Undo) and draft.pivoted:
-        draft.attend("rejected_after_pivot", record.step)
+        draft.attend(REJECTED_AFTER_PIVOT, record.step)
         return Stay()
     return following
 
 
 def _late_success(draft: Draft, record: CommandRecord, message: Message) -> Next:
-    """The step did work. Its undo may be out already (then this is only recorded), else it goes out now."""
-    is_taken_back = any(c.undoes == record.seq for c in draft.commands.values())
-    if is_taken_back:
+    """The step did work. If its undo is out already this is only recorded, else it goes out when its turn comes."""
+    if record.undone:
         return Stay(LATE)
     step = draft.step(record)
     if step.on_reply is not None:
@@ -100,19 +99,29 @@ def _late_success(draft: Draft, record: CommandRecord, message: Message) -> Next
     return Proceed(LATE)
 
 
+def _late_rejection(draft: Draft, record: CommandRecord) -> Next:
+    """The step did not work, so an undo of it has nothing to take back, however it goes."""
+    draft.forget_undo(record.seq)
+    return Proceed(LATE)
+
+
 def _undone(draft: Draft, record: CommandRecord) -> Next:
     assert record.undoes is not None
+    if not draft.must_be_undone(draft.commands[record.undoes]):
+        return Stay(LATE)
     draft.mark_undone(record.undoes)
     return Proceed()
 
 
 def _undo_refused(draft: Draft, record: CommandRecord) -> Next:
     assert record.undoes is not None
+    if not draft.must_be_undone(draft.commands[record.undoes]):
+        return Stay(LATE)
     failures = draft.undo_failures.get(record.undoes, 0) + 1
     draft.undo_failures[record.undoes] = failures
     delay = draft.step(record).undo_retry.delay(failures, draft.given.jitter)
     if delay is None:
-        draft.attend("undo_failed", record.step)
+        draft.attend(UNDO_FAILED, record.step)
         return Proceed()
     draft.arm(f"{UNDO_AGAIN}:{record.undoes}", delay)
     return Stay()

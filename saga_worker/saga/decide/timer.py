@@ -6,7 +6,17 @@ from typing import assert_never
 
 from saga_worker.saga.commands import Answer, Then
 from saga_worker.saga.decide.next import Leave, Next, Proceed, Stay, Undo, UndoAgain
-from saga_worker.saga.draft import EVERY, RESEND, TIMEOUT, Draft
+from saga_worker.saga.draft import (
+    DEADLINE_PASSED,
+    EVERY,
+    NO_ANSWER,
+    RESEND,
+    TIMEOUT,
+    UNDO_FAILED,
+    UNSETTLED_EXPIRED,
+    WAIT_EXPIRED,
+    Draft,
+)
 from saga_worker.saga.inputs import Ignored, Postponed, TimerFired
 from saga_worker.saga.instance import CommandKind, Timer
 from saga_worker.saga.retry import OnTimeout
@@ -61,10 +71,10 @@ def _no_answer(draft: Draft, seq: int) -> Next:
         case Then.GIVE_UP:
             if not draft.past_pivot:
                 return Undo(f"no answer to {record.type} in time")
-            draft.attend("no_answer", record.step)
+            draft.attend(NO_ANSWER, record.step)
             return Stay()
         case Then.ATTEND:
-            draft.attend("undo_failed", record.step)
+            draft.attend(UNDO_FAILED, record.step)
             return Proceed()
         case _:
             raise AssertionError(f"silence cannot lead to {then}")
@@ -73,7 +83,7 @@ def _no_answer(draft: Draft, seq: int) -> Next:
 def _watch_ended(draft: Draft, seq: int) -> Next:
     record = draft.commands[seq]
     draft.answer(record, Answer.WATCH_ENDED)
-    draft.attend("unsettled_expired", record.step)
+    draft.attend(UNSETTLED_EXPIRED, record.step)
     return Stay()
 
 
@@ -86,7 +96,7 @@ def _wait_expired(draft: Draft, step_id: str) -> Next:
         case OnTimeout.COMPENSATE if not draft.past_pivot:
             return Undo(f"nothing came to end the wait {step_id}")
         case OnTimeout.COMPENSATE:
-            draft.attend("wait_expired", step_id)
+            draft.attend(WAIT_EXPIRED, step_id)
             return Stay()
         case _:
             assert_never(step.on_timeout)
@@ -104,5 +114,5 @@ def _remind(draft: Draft, step_id: str, timer: Timer) -> Next:
 def _deadline(draft: Draft) -> Next:
     if not draft.past_pivot:
         return Undo("the deadline of the saga has passed")
-    draft.attend("deadline_passed")
+    draft.attend(DEADLINE_PASSED)
     return Stay()

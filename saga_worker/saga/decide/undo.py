@@ -7,15 +7,14 @@ An undo that has run out of tries stays on the attention list; the older ones go
 from __future__ import annotations
 
 from saga_worker.saga.commands import Answer
-from saga_worker.saga.draft import RESEND, TIMEOUT, UNDO_AGAIN, WATCH, Draft, is_undone_at_once
-from saga_worker.saga.instance import CommandKind, CommandRecord, Fate
+from saga_worker.saga.draft import AFRESH, UNDO_AGAIN, WATCH, Draft, is_undone_at_once
+from saga_worker.saga.instance import CommandKind, CommandRecord
 from saga_worker.saga.transitions import Status
 
 
 def begin(draft: Draft, reason: str) -> None:
     """Leave the flow. Whatever is in flight becomes unknown; strict steps go on watch."""
-    draft.active.clear()
-    draft.timers = {name: timer for name, timer in draft.timers.items() if name.startswith(f"{WATCH}:")}
+    draft.leave_flow()
     for record in draft.in_flight(CommandKind.FORWARD):
         draft.answer(record, Answer.ABANDONED)
         step = draft.step(record)
@@ -35,9 +34,9 @@ def proceed(draft: Draft) -> None:
         return  # completed, or ended by an operator: what was done is kept
     if not _is_trying(draft):
         tried = {c.undoes for c in draft.commands.values()}
-        untried = next((record for record in pending if record.seq not in tried), None)
-        if untried is not None:
-            take_back(draft, untried)
+        following = next((r for r in pending if r.seq not in tried or draft.undo_failures.get(r.seq) == AFRESH), None)
+        if following is not None:
+            take_back(draft, following)
 
 
 def take_back(draft: Draft, record: CommandRecord) -> None:
@@ -45,30 +44,19 @@ def take_back(draft: Draft, record: CommandRecord) -> None:
     step = draft.step(record)
     assert step.make_undo is not None
     draft.disarm(f"{UNDO_AGAIN}:{record.seq}")
+    if draft.undo_failures.get(record.seq) == AFRESH:
+        del draft.undo_failures[record.seq]
     message = step.make_undo(draft.state)
     draft.send(step, message, kind=CommandKind.UNDO, timeout=step.undo_timeout, undoes=record.seq)
 
 
 def _pending(draft: Draft) -> list[CommandRecord]:
     """The commands that have to be taken back and are not yet, newest first."""
-    return [record for _, record in sorted(draft.commands.items(), reverse=True) if _must_be_undone(draft, record)]
-
-
-def _must_be_undone(draft: Draft, record: CommandRecord) -> bool:
-    if record.kind is CommandKind.UNDO or record.undone:
-        return False
-    step = draft.step(record)
-    if step.make_undo is None:
-        return False
-    return record.fate is Fate.DONE or (record.fate is Fate.UNKNOWN and is_undone_at_once(step))
+    return [record for _, record in sorted(draft.commands.items(), reverse=True) if draft.must_be_undone(record)]
 
 
 def _is_trying(draft: Draft) -> bool:
     """An undo waits for its answer or for its next try. One that waits for an operator does not count."""
     if any(name.startswith(f"{UNDO_AGAIN}:") for name in draft.timers):
         return True
-    return any(
-        f"{kind}:{record.seq}" in draft.timers
-        for record in draft.in_flight(CommandKind.UNDO)
-        for kind in (TIMEOUT, RESEND)
-    )
+    return any(draft.has_timer(record) for record in draft.in_flight(CommandKind.UNDO))
