@@ -20,9 +20,9 @@ RUN: Final = "import sys; from saga_worker.admin.cli import main; sys.exit(main(
 STOP_SECONDS: Final = 20.0
 READY_SECONDS: Final = 30.0
 # Long enough for every answer of a healthy participant, short enough to watch.
-PAYMENT_TIMEOUT_SECONDS: Final = 3.0
-REVIEW_TIMEOUT_SECONDS: Final = 6.0
-SLOW_SECONDS: Final = 5.0
+PAYMENT_TIMEOUT_SECONDS: Final = 2.5
+REVIEW_TIMEOUT_SECONDS: Final = 5.0
+SLOW_SECONDS: Final = 4.0
 REPEATED_REPLIES: Final = 0.03
 PARTICIPANTS: Final = {"shop-floor": ("fraud", "inventory"), "outside": ("payment", "shipping", "events")}
 
