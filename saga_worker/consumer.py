@@ -202,6 +202,7 @@ class _Progress:
         self._on_behind = on_behind
         self._connect = 0
         self._stored = 0
+        self._empty_looks = 0
         self.is_caught_up = False
 
     def note(self, batch: Batch) -> None:
@@ -223,7 +224,7 @@ class _Progress:
                 await self._on_behind()
             self.is_caught_up = False
         if is_new:
-            self._connect, self._stored = self._deliveries.connects, 0
+            self._connect, self._stored, self._empty_looks = self._deliveries.connects, 0, 0
         if not self.is_caught_up and self._deliveries.is_up and await self._has_caught_up():
             if self._on_caught_up is not None:
                 await self._on_caught_up()
@@ -233,8 +234,11 @@ class _Progress:
         at_connect = self._deliveries.backlog_at_connect
         if at_connect is not None and self._stored >= at_connect:
             return True
-        # Other workers share the queue: it is empty before this one has seen as many.
-        return self._deliveries.unacknowledged == 0 and await self._deliveries.backlog() == 0
+        # Other workers share the queue: it is empty before this one has seen as many. Twice in a row: the first
+        # time what was in it may be on its way to us.
+        is_empty = await self._deliveries.backlog() == 0 and self._deliveries.unacknowledged == 0
+        self._empty_looks = self._empty_looks + 1 if is_empty else 0
+        return self._empty_looks >= 2
 
 
 async def _with_consumers(connection: Connection, rows: list[NewRow]) -> list[NewRow]:

@@ -79,6 +79,12 @@ async def foreign(conn: Connection, refs: Iterable[UUID], me: int) -> set[tuple[
     return {(row["ref"], row["destination"]) for row in rows}
 
 
+async def oldest_foreign(conn: Connection, refs: Iterable[UUID], me: int) -> dict[tuple[UUID, str], int]:
+    """(ref, destination) → the lowest number that somebody else has there: ours above it have to wait."""
+    rows = await conn.fetch("outbox_older", list(refs), me)
+    return {(row["ref"], row["destination"]): row["seq"] for row in rows}
+
+
 async def unsent(conn: Connection, refs: Iterable[UUID]) -> dict[UUID, frozenset[int]]:
     """The numbers of messages that may not have gone out, for the sagas that have any."""
     seqs: dict[UUID, set[int]] = defaultdict(set)

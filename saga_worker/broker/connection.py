@@ -57,6 +57,9 @@ class Closure:
         return self.code not in (0, 200, 320)
 
 
+FAREWELL: Final = Closure("closed by us")
+
+
 class Session:
     """One living connection: from connected to the first fault."""
 
@@ -99,10 +102,10 @@ class Session:
         self.fail(Closure(text, code))
 
     async def close(self) -> None:
-        """Say farewell if the broker still listens, and free the socket in any case."""
-        if self.closed.done() and self.tap.closed_by_broker is None:
+        """Say farewell unless the other side is beyond hearing it, and free the socket in any case."""
+        if self.closed.done() and self.closed.result() is not FAREWELL and self.tap.closed_by_broker is None:
             self.tap.abort()
-        self.fail(Closure("closed by us"))
+        self.fail(FAREWELL)
         with suppress(*BROKER_FAULTS, asyncio.CancelledError):
             async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
                 await self._pika.close()
@@ -164,17 +167,23 @@ class BrokerConnection:
 
     def reconnect(self, reason: str) -> None:
         """Give up the present session, if any."""
+        self._end_session(Closure(reason))
+
+    def _end_session(self, closure: Closure) -> None:
         if self._session is not None:
-            self._session.fail(Closure(reason))
+            self._session.fail(closure)
 
     async def close(self) -> None:
         self._stopping = True
-        self.reconnect("closed by us")
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        if task is None:
+            return
+        if self.is_up:
+            self._end_session(FAREWELL)
+            await asyncio.wait({task}, timeout=2 * _CLOSE_TIMEOUT_SECONDS)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
     async def _supervise(self) -> None:
         failures = 0

@@ -29,8 +29,6 @@ BYTE_BUDGET: Final = 64 * 1024 * 1024
 BATCH_BYTES: Final = 8 * 1024 * 1024
 WATCHDOG_SECONDS: Final = 15.0
 _DELIVERY_OVERHEAD: Final = 1024  # what a small message costs in memory beside its body
-_TAGS: Final = {Source.INBOX: "saga_worker.inbox", Source.DEAD: "saga_worker.dead"}
-_SOURCES: Final = {tag: source for source, tag in _TAGS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +72,10 @@ class Deliveries:
     @property
     def is_up(self) -> bool:
         return self._connection.is_up
+
+    @property
+    def is_paused(self) -> bool:
+        return self._is_paused
 
     @property
     def unacknowledged(self) -> int:
@@ -191,6 +193,8 @@ class _ConsumingChannel:
         self._byte_budget = byte_budget
         self._arrived = arrived
         self._channel: UnderlayChannel | None = None
+        self._sources: dict[str, Source] = {}  # by consumer tag, former ones too
+        self._tags: list[str] = []  # of the living consumers
         self._bytes = 0
         self._last_delivered = 0
         self._last_acked = 0
@@ -215,19 +219,24 @@ class _ConsumingChannel:
         return self._last_delivered - self._last_acked
 
     async def consume(self, topology: Topology) -> None:
+        """Start the consumers. Always under new tags: RabbitMQ 3.10 crashes the channel when a quorum queue's tag is
+        used again while deliveries to its former consumer are not acknowledged."""
+        if self._tags:
+            return
         for source, queue in ((Source.DEAD, topology.dead_queue), (Source.INBOX, topology.inbox_queue)):
-            if _TAGS[source] not in self._underlay.consumers:
-                await self._underlay.basic_consume(
-                    queue, self._bypassed, consumer_tag=_TAGS[source], timeout=STEP_TIMEOUT_SECONDS
-                )
+            tag = f"{queue}.{len(self._sources)}"
+            self._sources[tag] = source
+            self._tags.append(tag)
+            await self._underlay.basic_consume(queue, self._bypassed, consumer_tag=tag, timeout=STEP_TIMEOUT_SECONDS)
 
     async def cancel(self) -> None:
         """Stop the consumers; a broker that does not answer in time costs the connection."""
         if self._bytes >= self._byte_budget:
             self.session.fail(Closure("there is more in hand than the byte budget, and nowhere to put it"))
             return
+        tags, self._tags = self._tags, []
         try:
-            for tag in _TAGS.values():
+            for tag in tags:
                 await self._underlay.basic_cancel(tag, timeout=STEP_TIMEOUT_SECONDS)
         except BROKER_FAULTS:
             self.session.fail(Closure("the consumer could not be cancelled"))
@@ -242,7 +251,8 @@ class _ConsumingChannel:
     async def is_consuming(self, topology: Topology) -> bool:
         if self._bytes >= self._byte_budget:
             return True  # the socket is left unread on purpose: no answer would come
-        alive = not self._underlay.is_closed and all(tag in self._underlay.consumers for tag in _TAGS.values())
+        consumers = self._underlay.consumers
+        alive = not self._underlay.is_closed and bool(self._tags) and all(tag in consumers for tag in self._tags)
         return alive and await self.backlog(topology.inbox_queue) is not None
 
     def take(self, limit: int) -> Batch:
@@ -271,13 +281,22 @@ class _ConsumingChannel:
             self.session.tap.go_on_reading()
 
     def on_content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None:
-        delivery = _delivery(arguments, header, body)
+        delivery = self._delivery(arguments, header, body)
         self._last_delivered = delivery.delivery_tag
         self._bytes += _cost(delivery)
         if self._bytes >= self._byte_budget:
             self.session.tap.stop_reading()
         self.in_hand.append(delivery)
         self._arrived.set()
+
+    def _delivery(self, arguments: bytes, header: bytes, body: bytes) -> Delivery:
+        tag, at = short_text(arguments, 0)
+        delivery_tag = int.from_bytes(arguments[at : at + 8], "big")
+        redelivered = bool(arguments[at + 8] & 1)
+        exchange, at = short_text(arguments, at + 9)
+        routing_key, _ = short_text(arguments, at)
+        properties = decode_properties(header)
+        return Delivery(body, properties, exchange, routing_key, redelivered, delivery_tag, self._sources[tag])
 
     def on_confirm(self, tag: int, multiple: bool, is_ack: bool) -> None:
         """Nothing is published on this channel."""
@@ -300,13 +319,3 @@ class _ConsumingChannel:
 
 def _cost(delivery: Delivery) -> int:
     return len(delivery.body) + _DELIVERY_OVERHEAD
-
-
-def _delivery(arguments: bytes, header: bytes, body: bytes) -> Delivery:
-    tag, at = short_text(arguments, 0)
-    delivery_tag = int.from_bytes(arguments[at : at + 8], "big")
-    redelivered = bool(arguments[at + 8] & 1)
-    exchange, at = short_text(arguments, at + 9)
-    routing_key, _ = short_text(arguments, at)
-    properties = decode_properties(header)
-    return Delivery(body, properties, exchange, routing_key, redelivered, delivery_tag, _SOURCES[tag])
