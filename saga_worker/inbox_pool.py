@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -18,8 +20,9 @@ from uuid import UUID
 from saga_worker import inbox, outbox, workers
 from saga_worker.orchestrator import Advanced, Orchestrator
 from saga_worker.saga.errors import LeaseLost
+from saga_worker.saga.rows import RowState
 from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
-from saga_worker.telemetry import Event, Field
+from saga_worker.telemetry import Event, Field, metrics
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,7 @@ class InboxPool:
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._skip_until: dict[UUID, float] = {}
+        self._look_at = 0.0  # when the next claim is due
         self._cursor: UUID = UUID(int=random.getrandbits(128))
         self._loops: list[asyncio.Task[None]] = []
         self._later: set[asyncio.TimerHandle] = set()
@@ -84,13 +88,19 @@ class InboxPool:
         if self._wanted:
             self._awake.set()
 
+    def look(self) -> None:
+        """Some saga may have something to do: claim at once instead of at the next poll."""
+        self._look_at = min(self._look_at, self._now())
+        self._awake.set()
+
     # -- draining -------------------------------------------------------------------------------------------------
 
     async def _drain(self, slot: int) -> None:
         failures = 0
         while not self._stopping.is_set():
             try:
-                refs = self._take() or await self._claim()
+                self._awake.clear()  # before looking: what is stored from now on wakes us again
+                refs = await self._find()
                 if refs:
                     await self.advance(refs, slot=slot)
                 else:
@@ -104,6 +114,15 @@ class InboxPool:
                 )
                 await self._pause(min(5.0, 0.1 * 2**failures) * random.uniform(0.5, 1.0))
 
+    async def _find(self) -> list[UUID]:
+        """Wanted sagas first; the claim when its time has come, and before them when it is overdue."""
+        overdue = self._now() - self._look_at
+        refs = self._take() if overdue < self._settings.poll_seconds else []
+        if not refs and overdue >= 0:
+            refs = await self._claim()
+            self._look_at = self._now() + (0 if refs else self._settings.poll_seconds * random.uniform(0.8, 1.2))
+        return refs or self._take()
+
     def _take(self) -> list[UUID]:
         """Up to a batch of wanted refs that nobody of this process has in hand."""
         refs = [ref for ref in self._wanted if ref not in self._in_hand][: self._settings.batch_size]
@@ -112,34 +131,33 @@ class InboxPool:
         return refs
 
     async def _claim(self) -> list[UUID]:
-        """The net under the wake-ups: the next sagas with ready rows, lap by lap."""
-        async with self._database.transaction() as connection:
-            claimed = await inbox.claim(connection, self._cursor, self._definitions, self._settings.batch_size)
-        self._cursor = START if claimed.lap_ended else claimed.cursor
-        now = asyncio.get_running_loop().time()
+        """The net under the wake-ups: the next sagas with ready rows. None only after a whole lap without any."""
+        now = self._now()
         self._skip_until = {ref: until for ref, until in self._skip_until.items() if until > now}
-        return [ref for ref in claimed.refs if ref not in self._in_hand and ref not in self._skip_until]
+        laps_ended = 0
+        while laps_ended < 2 and not self._stopping.is_set():
+            async with self._database.transaction() as connection:
+                claimed = await inbox.claim(connection, self._cursor, self._definitions, self._settings.batch_size)
+            self._cursor = START if claimed.lap_ended else claimed.cursor
+            laps_ended += claimed.lap_ended
+            refs = [ref for ref in claimed.refs if ref not in self._in_hand and ref not in self._skip_until]
+            if refs:
+                return refs
+        return []
 
     async def _sleep(self) -> None:
-        """Until something wakes the pool, at most for the poll interval."""
-        self._awake.clear()
-        if self._take_would_find():
-            return
-        try:
-            async with asyncio.timeout(self._settings.poll_seconds * random.uniform(0.8, 1.2)):
+        """Until something wakes the pool, at most until the next look."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._look_at - self._now())):
                 await self._awake.wait()
-        except TimeoutError:
-            pass
 
-    def _take_would_find(self) -> bool:
-        return any(ref not in self._in_hand for ref in self._wanted)
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
-        except TimeoutError:
-            pass
 
     # -- one batch --------------------------------------------------------------------------------------------------
 
@@ -203,14 +221,16 @@ class InboxPool:
             async with self._database.autocommit() as connection:
                 await workers.write_intent(connection, self._worker_id(), slot, ids)
 
+        started = time.perf_counter()
         advanced = await self._orchestrator.advance(
             refs, announce=announce, alone=alone, from_timers=from_timers, write_error=write_error
         )
+        _count(advanced, "timers" if from_timers else "inbox", time.perf_counter() - started)
         self._hand_over(advanced.outgoing, advanced.held_back)
         self.applied += advanced.applied
         self._want_soon(advanced.busy)
         self.wake(advanced.again)
-        until = asyncio.get_running_loop().time() + NOT_LOADED_SECONDS
+        until = self._now() + NOT_LOADED_SECONDS
         self._skip_until.update(dict.fromkeys(advanced.unknown, until))
         if not alone:
             for ref in advanced.suspects:
@@ -224,3 +244,26 @@ class InboxPool:
             handle = loop.call_later(random.uniform(0.005, 0.05), self.wake, (ref,))
             self._later.add(handle)
             self._later = {h for h in self._later if not h.cancelled() and h.when() > loop.time()}
+
+
+def _count(advanced: Advanced, path: str, seconds: float) -> None:
+    """What was committed, as figures; logs what became a dead letter."""
+    metrics.transaction_seconds.labels(path).observe(seconds)
+    metrics.transaction_sagas.labels(path).observe(len(advanced.changes))
+    for change in advanced.changes:
+        saga = change.after or change.before
+        definition = saga.definition if saga is not None else ""
+        for row in change.rows:
+            if row.state is RowState.READY:
+                continue
+            metrics.settled.labels(definition, row.state.label).inc()
+            if row.state is RowState.DEAD:
+                metrics.dead.labels(definition, row.reason or "").inc()
+                log.warning(Event.ROW_DEAD, extra={Field.INBOX_ID: row.id, Field.REASON: row.reason})
+        for entry in change.journal:
+            metrics.inputs_applied.labels(entry.consumer, entry.input_kind).inc()
+        if change.before is None and change.after is not None:
+            metrics.started.labels(definition).inc()
+        was_final = change.before is not None and change.before.status.is_final
+        if change.after is not None and change.after.status.is_final and not was_final:
+            metrics.finished.labels(definition, change.after.status.label).inc()

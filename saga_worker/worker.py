@@ -35,6 +35,7 @@ from saga_worker.sql.connection import Database, describe, is_transient
 from saga_worker.sql.migrate import check
 from saga_worker.sweepers import AbsentDefinitions, DueTimers, ExpiredLeases, Parking, RepliesStored, Retention, Sweeper
 from saga_worker.telemetry import Event, Field
+from saga_worker.wake_up import Listener, Teller
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Worker:
         )  # fmt: skip
         self.publisher = Publisher(BrokerConnection(amqp_url, "publisher"), topology)
         self.deliveries = Deliveries(BrokerConnection(amqp_url, "consumer"), topology, prefetch=settings.prefetch)
-        self.notices = RelayNotices(self.database, on_stored=lambda refs: self.pool.wake(refs))
+        self.notices = RelayNotices(self.database, on_stored=self._stored)
         self.relay = OutboxRelay(
             self.database, self.publisher, worker_id=self.lease.worker_id,
             on_undeliverable=self.notices.undeliverable, on_delivered=self.notices.delivered,
@@ -118,6 +119,9 @@ class Worker:
         self.pool = self._make_pool()
         self.consumer = self._make_consumer()
         self.sweepers = self._make_sweepers()
+        self.teller = Teller(url, settings.schema_) if "advance" not in self.roles else None
+        can_listen = "advance" in self.roles and not settings.pgbouncer
+        self.listener = Listener(url, settings.schema_, on_news=self.pool.look) if can_listen else None
         self._consuming: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
 
@@ -147,7 +151,7 @@ class Worker:
         )
         return Consumer(
             self.database, self.deliveries, limits=limits, batch_size=self.settings.batch_size,
-            on_stored=self.pool.wake if "advance" in self.roles else lambda refs: None,
+            on_stored=self._stored,
             on_caught_up=self._caught_up, on_behind=self._behind,
         )  # fmt: skip
 
@@ -163,6 +167,12 @@ class Worker:
                 Retention(self.database, window=window),
             ]
         return sweepers
+
+    def _stored(self, refs: Sequence[UUID]) -> None:
+        if self.teller is not None:
+            self.teller.tell()
+        else:
+            self.pool.wake(refs)
 
     def _hand_over(self, rows: Sequence[outbox.OutboxRow], held_back: set[tuple[UUID, str]]) -> None:
         if "relay" in self.roles:
@@ -193,6 +203,10 @@ class Worker:
             await self.relay.start()
         for sweeper in self.sweepers:
             sweeper.start()
+        if self.teller is not None:
+            self.teller.start()
+        if self.listener is not None:
+            self.listener.start()
         if "advance" in self.roles:
             self.pool.start()
         if "consume" in self.roles:
@@ -228,6 +242,9 @@ class Worker:
             await self.consumer.stop()  # basic.cancel; the batch in hand is stored and acknowledged
             await self._consuming
         await self.deliveries.close()  # what is behind it goes back to the queue
+        for hint in (self.teller, self.listener):
+            if hint is not None:
+                await hint.stop()
         for sweeper in self.sweepers:  # they hand work to the pool, so they end before it
             await sweeper.stop()
         await self.pool.stop()  # the step transactions that run are finished

@@ -19,6 +19,7 @@ from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.routing import Route, canonical_key, parse_command_id, ref_of, resolve_pointer
 from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql.connection import Connection, Database
+from saga_worker.wake_up import tell
 
 PAGE: Final = 500
 
@@ -46,6 +47,8 @@ async def replay_all(database: Database, which: DeadFilter, actor: Actor, advanc
         while after is not None:
             async with database.transaction(lock_timeout="5s") as connection:
                 after = await _replay_page(connection, replace(wanted, after=after, limit=PAGE), actor, tally, advance)
+            async with database.autocommit() as connection:
+                await tell(connection)
     return tally
 
 

@@ -19,6 +19,7 @@ from saga_worker.inbox import NewRow
 from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql import storable
 from saga_worker.sql.connection import Database
+from saga_worker.wake_up import tell
 
 BATCH: Final = 500
 LOOK_SECONDS: Final = 0.1
@@ -47,6 +48,8 @@ async def request(
             names = [f"saga/{target.definition}/{target.key}" for target in batch]
             after = [None] * len(batch)
             await connection.execute("insert_audit", actor, "retry", storable(why), names, before, after)
+        async with database.autocommit() as connection:
+            await tell(connection)
         ids += [id_ for _, id_ in stored.new]
         advance(len(batch))
     return ids
