@@ -1,6 +1,6 @@
 """The checker as a command: two ledgers and the views in, one line per promise out; exit code 1 if one is broken.
 
-    python tests/faults/checker.py --producer P.jsonl --sink S.jsonl --database-url postgresql://… [--schema saga_worker]
+    python tests/faults/checker.py --producer P.jsonl --sink S.jsonl --database-url postgresql://… [--schema NAME]
     python tests/faults/checker.py --producer P.jsonl --sink S.jsonl --dump DIR
 
 `--save DIR` keeps the views that were read, for `--dump`. Hands everything to `saga_worker.testing.checker`.

@@ -86,7 +86,7 @@ class History:
 
 
 def clean() -> History:
-    """One saga completed, one compensated after a time-out and a late answer, one waiting; one dead, one early event."""
+    """One saga completed, one compensated after a time-out, one waiting; one event dead, one ignored."""
     history = History()
     for id in ("good-placed", "bad-placed", "open-placed", "poison-placed", "late-cancelled"):
         history.publish(id)

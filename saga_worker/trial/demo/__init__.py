@@ -52,7 +52,7 @@ async def _main(sagas: int, *, json_output: bool, keep: bool, urls: tuple[str | 
     place = _place(servers)
     is_kept = False
     try:
-        outcome = await _play(sagas, place, seconds=seconds, keep=keep)
+        outcome = await _play(sagas, servers, place, seconds=seconds, keep=keep)
         is_kept = keep
     finally:
         if not is_kept:
@@ -75,11 +75,12 @@ def _place(servers: Servers) -> Place:
     )
 
 
-async def _play(sagas: int, place: Place, *, seconds: Callable[[], float], keep: bool) -> Outcome:
+async def _play(sagas: int, servers: Servers, place: Place, *, seconds: Callable[[], float], keep: bool) -> Outcome:
     crew = Crew(place, keep_files=keep)
     watch = Watch(place.database_url, place.schema)
     board = boards.Board(crew, watch, seconds=seconds)
     try:
+        board.say(servers.description)
         await upgrade(place.database_url, schema=place.schema)
         await watch.open()
         board.start()

@@ -105,14 +105,14 @@ def as_json(outcome: Outcome, seconds: float, kept: dict[str, str]) -> str:
 
 def print_summary(outcome: Outcome, seconds: float) -> None:
     """Figures and verdicts for people, on standard output."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     table = Table(show_header=False, box=None)
     for name, words in WORDS.items():
         table.add_row(str(outcome.figures[name]), words)
     console.print(table)
     for verdict in outcome.report.verdicts:
         mark = "[green]holds [/]" if verdict.holds else "[red]BROKEN[/]"
-        console.print(f"  {verdict.invariant:4} {mark} {verdict.promise} ({verdict.examined} looked at)")
+        console.print(f"  {verdict.invariant:4} {mark} {verdict.promise} [dim]({verdict.examined} looked at)[/]")
     console.print(f"  saga-worker check: exit code {outcome.check_code}; {seconds:g} seconds")
 
 

@@ -29,6 +29,7 @@ class Servers:
     amqp_url: str = field(repr=False)
     is_database_given: bool = False
     is_broker_given: bool = False
+    description: str = ""
     keeper: subprocess.Popen[str] | None = None
     stops: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
@@ -56,6 +57,7 @@ def start(database_url: str | None, amqp_url: str | None) -> Servers:
         servers.close()
         raise
     servers.database_url, servers.amqp_url = database.url, broker.url
+    servers.description = f"{database.description}; {broker.description}"
     return servers
 
 
@@ -76,7 +78,14 @@ def start_kept(database_url: str | None, amqp_url: str | None) -> Servers:
     if "error" in started or not started:
         raise ServerUnavailable(started.get("error", "The servers to keep did not start; try without --keep."))
     database_url, amqp_url = database_url or started["database"], amqp_url or started["broker"]
-    return Servers(database_url, amqp_url, "database" not in started, "broker" not in started, keeper)
+    return Servers(
+        database_url,
+        amqp_url,
+        is_database_given="database" not in started,
+        is_broker_given="broker" not in started,
+        description=started["description"],
+        keeper=keeper,
+    )
 
 
 def main() -> int:
@@ -94,7 +103,8 @@ def main() -> int:
             started["database"] = resolve_database(prefer="trial")
         if options.broker:
             started["broker"] = resolve_broker(prefer="trial")
-        print(json.dumps({name: server.url for name, server in started.items()}), flush=True)
+        description = "; ".join(server.description for server in started.values())
+        print(json.dumps({name: s.url for name, s in started.items()} | {"description": description}), flush=True)
         stop.wait()
     except ServerUnavailable as error:
         print(json.dumps({"error": str(error)}), flush=True)
