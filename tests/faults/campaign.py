@@ -116,7 +116,11 @@ class Campaign:
         self.sink = place.directory / "sink.jsonl"
         self.faults = 0
         self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("SAGA_WORKER_", "CHECKOUT_"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("SAGA_WORKER_", "CHECKOUT_", "DEAL_", "TALLY_"))
+            },
             "SAGA_WORKER_DATABASE_URL": place.database_url,
             "SAGA_WORKER_AMQP_URL": place.amqp_url,
             "SAGA_WORKER_NAMESPACE": str(place.namespace),

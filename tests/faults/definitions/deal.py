@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from saga_worker import Command, Compensate, Event, Message, Retry, Saga, Undo, UndoOf, Verdict, days, seconds
 
 BOOK_TIMEOUT: Final = seconds(float(os.environ.get("DEAL_BOOK_TIMEOUT_SECONDS", "60")))
+PAY_TIMEOUT: Final = seconds(float(os.environ.get("DEAL_PAY_TIMEOUT_SECONDS", "60")))
 UNDO_TRIES: Final = 3
 
 
@@ -85,7 +86,7 @@ def unbook(state: Deal) -> Unbook:
     return Unbook(deal=state.deal, booking=state.booking)
 
 
-@deal.command("right", timeout=seconds(60), undo=Undo.STRICT)
+@deal.command("right", timeout=PAY_TIMEOUT, undo=Undo.STRICT, undo_timeout=seconds(60))
 def pay(state: Deal) -> Pay:
     return Pay(deal=state.deal)
 

@@ -1,0 +1,177 @@
+"""P18, P19, P20, P21: replies that are late, doubled, contradictory, too fast, or exactly on the deadline."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tests.faults.campaign import DEAL, Campaign, Event, Place
+from tests.faults.partners import BOOKED, REJECTED, Asked, Partners, Reply, agreeable, later
+
+Eventually = Callable[..., Awaitable[Any]]
+UNDOABLE = ("book", "pay")
+RACERS = 120
+
+
+def opened(*deals: str) -> list[Event]:
+    return [Event(f"open-{deal}", "deal_opened", {"deal": deal}) for deal in deals]
+
+
+async def reasons(run: Campaign, type: str) -> Counter[str]:
+    """What became of the replies of this type: state and reason."""
+    rows = await run.fetch(
+        "SELECT concat_ws(':', state, reason) FROM saga_worker.v_inbox WHERE type = $1 AND source IN ('left', 'right')",
+        type,
+    )
+    return Counter(row[0] for row in rows)
+
+
+@pytest.mark.slow
+async def test_a_success_after_its_time_out_is_taken_back_once(place: Place, eventually: Eventually) -> None:
+    """`hybrid`: undone at the time-out, the success is only recorded. `crossing`: it comes before the undo is answered.
+    `strict`: the saga ends first and lists one effect as unsettled; the success then is undone after the end."""
+
+    def script(asked: Asked) -> Sequence[Reply]:
+        kind = asked.data["deal"].partition("-")[0]
+        match asked.type, kind:
+            case ("book", "hybrid"):
+                return [Reply("booked", {"booking": "b"}, after=2.5)]
+            case ("book", "crossing"):
+                return [Reply("booked", {"booking": "b"}, after=2.5)]
+            case ("unbook", "crossing"):
+                return [Reply("done", after=3.0)]
+            case ("pay", "strict"):
+                return [Reply("done", after=3.0)]
+            case _:
+                return agreeable(asked)
+
+    deals = [f"{kind}-{number}" for kind in ("hybrid", "crossing", "strict") for number in range(5)]
+    settings = {"DEAL_BOOK_TIMEOUT_SECONDS": "1", "DEAL_PAY_TIMEOUT_SECONDS": "1"}
+    async with Campaign(place, DEAL, settings) as run, Partners(run, script) as partners:
+        await run.start_worker("worker")
+        await run.publish(opened(*deals))
+        await eventually(lambda: run.value(UNSETTLED), 20)
+        await run.until_quiet()
+        run.faults += len(deals)
+        outcome = await run.outcome(acknowledged=15, faults=15, undoable=UNDOABLE)
+
+        assert not outcome.broken
+        assert await run.statuses() == {"compensated": 15}
+        assert await run.value("SELECT sum(unsettled) FROM saga_worker.v_saga") == 0
+        assert (await reasons(run, "booked"))["done:late_reply"] == 10
+        for deal in deals:
+            undos = {each.message_id for each in partners.asked("unbook", deal)}
+            refunds = {each.message_id for each in partners.asked("refund", deal)}
+            assert (len(undos), len(refunds)) == (1, 1 if deal.startswith("strict") else 0)
+        await run.stop("worker")
+
+
+UNSETTLED = "SELECT count(*) = 5 FROM saga_worker.v_saga WHERE unsettled = 1 AND status = 'compensated'"
+
+
+@pytest.mark.slow
+async def test_the_first_valid_reply_wins_and_the_others_are_recorded(place: Place) -> None:
+    answers = {
+        "twice": [BOOKED, Reply("booked", {"booking": "other"}, after=0.4, label="second")],
+        "yes-no": [BOOKED, Reply("rejected", after=0.4, label="second")],
+        "no-yes": [REJECTED, Reply("booked", {"booking": "b"}, after=0.4, label="second")],
+        "strange": [Reply("nonsense", label="first"), Reply("booked", {"booking": "b"}, after=0.4)],
+        "broken": [Reply("booked", {"wrong": 1}, label="first"), Reply("booked", {"booking": "b"}, after=0.4)],
+        "after-the-end": [BOOKED, Reply("rejected", after=1.5, label="second")],
+        "copied": [BOOKED, BOOKED, BOOKED],
+    }
+
+    def script(asked: Asked) -> Sequence[Reply]:
+        return answers[asked.data["deal"]] if asked.type == "book" else agreeable(asked)
+
+    async with Campaign(place, DEAL) as run, Partners(run, script):
+        await run.start_workers("one", "two")
+        await run.publish(opened(*answers))
+        await run.until_quiet()
+        run.faults += len(answers)
+        outcome = await run.outcome(acknowledged=len(answers), faults=len(answers), undoable=UNDOABLE)
+
+        assert not outcome.broken
+        rows = await run.fetch("SELECT key, status, state ->> 'booking' FROM saga_worker.v_saga")
+        ended = {row[0]: (row[1], row[2]) for row in rows}
+        assert ended.pop("no-yes") == ("compensated", None)
+        assert set(ended.values()) == {("completed", "b")}
+        assert await reasons(run, "nonsense") == {"dead:schema_mismatch": 1}
+        assert await reasons(run, "booked") == {
+            "done": 6, "ignored:duplicate_reply": 1, "ignored:contradictory_reply": 1, "dead:schema_mismatch": 1,
+        }  # fmt: skip
+        assert await reasons(run, "rejected") == {"done": 1, "ignored:contradictory_reply": 2}
+        await run.stop("one", "two")
+
+
+@pytest.mark.slow
+async def test_a_reply_that_outruns_the_relays_bookkeeping_is_accepted(place: Place, eventually: Eventually) -> None:
+    """The relay is frozen between the broker's confirm and the delete: the row is still there when the answer is."""
+    async with Campaign(place, DEAL) as run, Partners(run):
+        roles = ("consume", "advance", "sweep")
+        await run.start_worker("relay", roles=["relay"], fault="relay.confirmed=sleep:3")
+        await run.start_worker("others", roles=roles)
+        await run.publish(opened("quick"))
+
+        await eventually(lambda: run.value(ANSWERED_UNSENT), 20)
+        run.faults += 1
+        await run.until_quiet()
+        outcome = await run.outcome(acknowledged=1, undoable=UNDOABLE)
+
+        assert not outcome.broken
+        assert await run.statuses() == {"completed": 1}
+        await run.stop("others", "relay")
+
+
+ANSWERED_UNSENT = """\
+SELECT EXISTS (SELECT FROM saga_worker.v_inbox WHERE type = 'booked' AND state = 'done')
+   AND EXISTS (SELECT FROM saga_worker.v_outbox WHERE type = 'book')"""
+
+
+@pytest.mark.slow
+async def test_of_a_reply_and_its_time_out_exactly_one_wins(place: Place) -> None:
+    await race(place, racers=RACERS)
+
+
+async def race(place: Place, *, racers: int) -> Counter[str]:
+    """Half of the replies within 10 ms of their deadline, half within the sweep of timers that follows it."""
+    choice = random.Random(racers)
+    offsets = {f"d{n}": choice.uniform(-0.01, 0.01) if n % 2 else choice.uniform(0, 0.6) for n in range(racers)}
+
+    def script(asked: Asked) -> Sequence[Reply]:
+        if asked.type != "book":
+            return agreeable(asked)
+        assert asked.deadline is not None
+        return [Reply("booked", {"booking": "b"}, at=later(asked.deadline, offsets[asked.data["deal"]]))]
+
+    async with Campaign(place, DEAL, {"DEAL_BOOK_TIMEOUT_SECONDS": "2"}) as run, Partners(run, script) as partners:
+        await run.start_workers("one", "two")
+        await run.publish(opened(*offsets))
+        await run.until_quiet()
+        run.faults += racers
+        outcome = await run.outcome(acknowledged=racers, faults=racers, undoable=UNDOABLE)
+        assert not outcome.broken
+
+        status = {row[0]: row[1] for row in await run.fetch("SELECT key, status FROM saga_worker.v_saga")}
+        undone = Counter(each.data["deal"] for each in partners.asked("unbook"))
+        paid = Counter(each.data["deal"] for each in partners.asked("pay"))
+        for deal in offsets:
+            assert (undone[deal], paid[deal]) == ((0, 1) if status[deal] == "completed" else (1, 0)), deal
+        won = Counter(status.values())
+        assert won["completed"] and won["compensated"], won
+        late = await reasons(run, "booked")
+        assert late == {"done": won["completed"], "done:late_reply": won["compensated"]}
+        early = await run.value(TOO_EARLY)
+        assert early == 0, f"{early} time-outs took effect before their deadline"
+        await run.stop("one", "two")
+        return won
+
+
+# The deadline is 2 s after the decision that armed the timer, on the clock of the database.
+TOO_EARLY = """\
+SELECT count(*) FROM saga_worker.v_journal fired JOIN saga_worker.v_journal armed USING (saga_id)
+WHERE fired.source = 'timer' AND armed.revision = 1 AND fired.decided_at < armed.decided_at + interval '2 seconds'"""
