@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
@@ -46,8 +45,9 @@ async def records(database_url: str) -> AsyncIterator[Records]:
 @pytest.fixture
 async def workers(database_url: str, amqp_url: str, namespace: Namespace, records: Records) -> AsyncIterator[Workers]:
     """Starts workers in this process; at the end they drain and every promise has to hold."""
-    async with AsyncExitStack() as running:
-        yield Workers(running, database_url=database_url, amqp_url=amqp_url, namespace=str(namespace))
+    workers = Workers(database_url, amqp_url, str(namespace))
+    yield workers
+    await workers.stop()
     assert await records.broken_promises() == []
 
 

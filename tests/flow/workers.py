@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +18,10 @@ QUICK: Final[dict[str, Any]] = {"poll_seconds": 0.2, "reply_grace_seconds": 0.0,
 class Workers:
     """`start` returns a worker that is ready; it is stopped with the test."""
 
-    running: AsyncExitStack
     database_url: str
     amqp_url: str
     namespace: str
+    running: list[Worker] = field(default_factory=list)
 
     def settings(self, **changes: Any) -> Settings:
         servers = {"database_url": self.database_url, "amqp_url": self.amqp_url, "namespace": self.namespace}
@@ -31,10 +30,16 @@ class Workers:
     def build(self, definitions: Path = DEFINITIONS, roles: frozenset[str] = ROLES, **changes: Any) -> Worker:
         """A worker that is not started yet; it is stopped with the test all the same."""
         worker = Worker(self.settings(**changes), load(definitions), roles)
-        self.running.push_async_callback(worker.stop)
+        self.running.append(worker)
         return worker
 
     async def start(self, definitions: Path = DEFINITIONS, **changes: Any) -> Worker:
         worker = self.build(definitions, **changes)
         await worker.start()
         return worker
+
+    async def stop(self, *workers: Worker) -> None:
+        """Drain these, or all that run; the youngest first."""
+        for worker in reversed(workers or tuple(self.running)):
+            self.running.remove(worker)
+            await worker.stop()
