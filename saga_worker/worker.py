@@ -135,12 +135,12 @@ class Worker:
             parking=timedelta(seconds=settings.parking_seconds),
         )
         plan = Plan(self.registry, limits, settings.namespace, timedelta(seconds=settings.dedup_window_seconds))
-        orchestrator = Orchestrator(
+        self.orchestrator = Orchestrator(
             self.database, plan, worker_id=self.lease.worker_id, replies_are_in=self.replies_stored.are_stored,
             has_relay="relay" in self.roles,
         )  # fmt: skip
         return InboxPool(
-            self.database, orchestrator, PoolSettings(settings.batch_size, poll_seconds=settings.poll_seconds),
+            self.database, self.orchestrator, PoolSettings(settings.batch_size, poll_seconds=settings.poll_seconds),
             definitions=self.registry.names(), worker_id=self.lease.worker_id, hand_over=self._hand_over,
             reread=self.relay.reread,
         )  # fmt: skip
@@ -151,7 +151,8 @@ class Worker:
         )
         return Consumer(
             self.database, self.deliveries, limits=limits, batch_size=self.settings.batch_size,
-            on_stored=self._stored,
+            on_stored=self._stored, on_taken_in=self.pool.follow_up, reread=self.relay.reread,
+            take_in=self.orchestrator.take_in if self.settings.fast_path and "advance" in self.roles else None,
             on_caught_up=self._caught_up, on_behind=self._behind,
         )  # fmt: skip
 
