@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -76,6 +76,10 @@ class Event:
     type: str
     data: Mapping[str, object]
     source: str = "test"
+
+    @property
+    def body(self) -> bytes:
+        return json.dumps(dict(self.data)).encode()
 
     @property
     def line(self) -> str:
@@ -150,17 +154,18 @@ class Campaign:
     # -- workers ----------------------------------------------------------------------------------------------------
 
     async def start_worker(
-        self, name: str, *, fault: str | None = None, roles: Sequence[str] = (), ready: bool = True, **variables: str
-    ) -> None:
+        self, name: str, *, fault: str | None = None, roles: Sequence[str] = (), ready: bool = True,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         """Start a worker, by default until it takes work. `fault` as in SAGA_WORKER_FAULT."""
         arguments = [argument for role in roles for argument in ("--role", role)]
-        environment = self._environment | variables | ({"SAGA_WORKER_FAULT": fault} if fault else {})
+        environment = self._environment | dict(variables or {}) | ({"SAGA_WORKER_FAULT": fault} if fault else {})
         self.processes.start(name, _command("run", *arguments), environment)
         if ready:
             await self.processes.until_said(name, "worker_ready")
 
-    async def start_workers(self, *names: str) -> None:
-        await asyncio.gather(*(self.start_worker(name) for name in names))
+    async def start_workers(self, *names: str, variables: Mapping[str, str] | None = None) -> None:
+        await asyncio.gather(*(self.start_worker(name, variables=variables) for name in names))
 
     async def until_killed(self, name: str, deadline: float = DEADLINE) -> None:
         """The worker died of the fault that was planned for it; anything else is a failure of the run."""
@@ -190,16 +195,16 @@ class Campaign:
 
     # -- the outside ------------------------------------------------------------------------------------------------
 
-    async def command(self, *arguments: str, **variables: str) -> Ran:
+    async def command(self, *arguments: str) -> Ran:
         """`saga-worker` with these arguments."""
-        return await run(_command(*arguments), self._environment | variables)
+        return await run(_command(*arguments), self._environment)
 
-    async def publish(self, events: Iterable[Event], **variables: str) -> None:
+    async def publish(self, events: Iterable[Event]) -> None:
         """Through the command line, with intents and outcomes in the producer's ledger."""
         self._files += 1
         path = self.place.directory / f"events.{self._files}.jsonl"
         path.write_text("".join(event.line + "\n" for event in events))
-        done = await self.command("publish", "--file", str(path), "--ledger", str(self.producer), "--json", **variables)
+        done = await self.command("publish", "--file", str(path), "--ledger", str(self.producer), "--json")
         assert done.code == 0, done.err or done.out
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
@@ -226,6 +231,9 @@ class Campaign:
             "SELECT concat_ws(':', state, reason) AS state, count(*) FROM saga_worker.v_inbox GROUP BY 1"
         )
         return {row[0]: row[1] for row in rows}
+
+    async def until(self, condition: Callable[[], Awaitable[object]], deadline: float = DEADLINE) -> None:
+        await eventually(condition, deadline)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

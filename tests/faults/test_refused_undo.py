@@ -1,4 +1,4 @@
-"""P22: an undo that its participant refuses, a few times and then for ever. It ends in somebody's hands, never in silence."""
+"""P22: an undo that its participant refuses, a few times, or for ever: then it is in somebody's hands, never silent."""
 
 from __future__ import annotations
 
