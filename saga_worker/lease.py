@@ -21,6 +21,7 @@ from saga_worker.telemetry import Event, Field
 log = logging.getLogger(__name__)
 
 BEATS_PER_LEASE: Final = 4
+FAREWELL_SECONDS: Final = 3.0
 
 
 class Lease:
@@ -53,13 +54,17 @@ class Lease:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Give the lease back, so that nobody waits for it to expire."""
+        """Give the lease back, so that nobody waits for it to expire. Without a database it expires by itself."""
         self._stopping.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
-        if self._worker_id:
-            async with self._database.transaction() as connection:
+        if not self._worker_id:
+            return
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS), self._database.transaction() as connection:
                 await workers.leave(connection, self._worker_id)
+        except Exception as error:  # whatever it is, the process ends now, and in order
+            log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "lease", Field.ERROR: describe(error)})
 
     async def _register(self, connection: Connection) -> int:
         return await workers.register(
@@ -70,13 +75,17 @@ class Lease:
         asyncio.run(self._beat())
 
     async def _beat(self) -> None:
+        is_failing = False
         while not self._stopping.is_set():
             try:
                 async with single_connection(self._url, self._database.schema, pgbouncer=self._pgbouncer) as connection:
+                    is_failing = False
                     while not await asyncio.to_thread(self._stopping.wait, self._seconds / BEATS_PER_LEASE):
                         await self._renew(connection)
             except Exception as error:
-                log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "heartbeat", Field.ERROR: describe(error)})
+                if not is_failing:  # one line for the whole time: it is tried every second
+                    log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "heartbeat", Field.ERROR: describe(error)})
+                is_failing = True
                 await asyncio.to_thread(self._stopping.wait, 1.0)
 
     async def _renew(self, connection: Connection) -> None:

@@ -224,6 +224,7 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # other libraries: only what matters
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)  # a traceback per try; our stages say the same in a line
     logging.getLogger(PACKAGE_LOGGER).setLevel(level.upper())
     return handler
 

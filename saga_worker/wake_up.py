@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS: Final = 0.02  # NOTIFY takes a lock that serialises commits: 17.2k/s fell to 4.1k/s with one each
 HEALTH_SECONDS: Final = 10.0
-RETRY_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 1.0  # doubled with each failure
+LONGEST_RETRY_SECONDS: Final = 5.0
 
 
 class _Loop(ABC):
@@ -42,13 +43,16 @@ class _Loop(ABC):
                 await self._task
 
     async def _run(self) -> None:
+        failures = 0
         while True:
             try:
                 async with single_connection(self._url, self._schema) as connection:
+                    failures = 0
                     await self.serve(connection)
             except Exception as error:
+                failures += 1
                 log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "wake_up", Field.ERROR: describe(error)})
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2 ** min(max(0, failures - 1), 10)))
 
     @abstractmethod
     async def serve(self, connection: Connection) -> None:

@@ -1,4 +1,7 @@
-"""The loop that all sweepers share: pass after pass at an interval with jitter, surviving what fails."""
+"""The loop that all sweepers share: pass after pass at an interval with jitter, surviving what fails.
+
+While passes fail they come ever more slowly: a database that is away must not fill the log.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ import asyncio
 import logging
 import random
 from abc import ABC, abstractmethod
+from typing import Final
 
 from saga_worker.sql.connection import describe
 from saga_worker.telemetry import Event, Field
 
 log = logging.getLogger(__name__)
+
+FIRST_REST_SECONDS: Final = 0.5  # after a failure, doubled with each
+LONGEST_REST_SECONDS: Final = 5.0
 
 
 class Sweeper(ABC):
@@ -35,18 +42,22 @@ class Sweeper(ABC):
             await self._task
 
     async def _run(self) -> None:
+        failures = 0
         while not self._stopping.is_set():
             try:
                 found_all = not await self.sweep()
+                failures = 0
             except Exception as error:
                 log.warning(Event.STAGE_FAILED, extra={Field.STAGE: type(self).__name__, Field.ERROR: describe(error)})
                 found_all = True
+                failures += 1
             if found_all:
-                await self._rest()
+                await self._rest(failures)
 
-    async def _rest(self) -> None:
+    async def _rest(self, failures: int) -> None:
+        slow = min(LONGEST_REST_SECONDS, FIRST_REST_SECONDS * 2 ** min(failures, 10)) if failures else 0.0
         try:
-            async with asyncio.timeout(self.interval_seconds * random.uniform(0.8, 1.2)):
+            async with asyncio.timeout(max(self.interval_seconds, slow) * random.uniform(0.8, 1.2)):
                 await self._stopping.wait()
         except TimeoutError:
             pass
