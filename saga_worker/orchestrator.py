@@ -7,10 +7,12 @@ and the outcome of inbox rows commit together or not at all; hands back what the
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -86,6 +88,7 @@ class Orchestrator:
         self._worker_id = worker_id
         self._replies_are_in = replies_are_in
         self._has_relay = has_relay
+        self._turns = _Turns()
 
     async def advance(
         self, refs: Sequence[UUID], *, announce: Announce | None = None, alone: bool = False,
@@ -93,11 +96,13 @@ class Orchestrator:
     ) -> Advanced:  # fmt: skip
         """Lock these sagas (whoever is busy is left alone), apply what they have waiting, commit.
 
+        With `alone` no other code of an author runs in this process meanwhile, so that a death has one suspect.
+
         `announce` gets the ids of the rows before any of the author's code runs. `alone` and `write_error` are
         those of `fold`. Raises LeaseLost, UnknownCommit or a database error; then nothing was handed out.
         """
         worker_id = self._worker_id()
-        async with self._database.transaction() as connection:
+        async with self._turns.of(alone=alone), self._database.transaction() as connection:
             locked = await instances.lock(connection, refs)
             fault_point("orchestrator.locked")
             advanced = Advanced(busy=locked.busy)
@@ -123,7 +128,7 @@ class Orchestrator:
         """
         worker_id = self._worker_id()
         wanted = {row.ref for row in rows if row.ref is not None and _is_fresh(row)} - apart
-        async with self._database.transaction() as connection:
+        async with self._turns.of(alone=False), self._database.transaction() as connection:
             locked = await instances.lock(connection, wanted)
             owned = self._loaded(locked, rows)
             fault_point("orchestrator.locked")
@@ -201,6 +206,31 @@ class Orchestrator:
             advanced.outgoing = await outbox.append(connection, rows, owner=owner)
             advanced.held_back = await outbox.foreign(connection, sorted({row.ref for row in rows}), owner)
         await inbox.settle(connection, [*(row for change in changes for row in change.rows), *advanced.left])
+
+
+class _Turns:
+    """Many transactions at a time, or one alone. Whoever wants to be alone keeps the next ones out."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._ended = asyncio.Condition()
+        self._alone = asyncio.Lock()
+
+    @asynccontextmanager
+    async def of(self, *, alone: bool) -> AsyncIterator[None]:
+        if alone:
+            async with self._alone, self._ended:
+                await self._ended.wait_for(lambda: self._running == 0)
+                yield
+            return
+        async with self._alone:
+            self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            async with self._ended:
+                self._ended.notify_all()
 
 
 async def _save_wakes(connection: Connection, advanced: Advanced, owned: Sequence[UUID], *, from_timers: bool) -> None:

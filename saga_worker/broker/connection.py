@@ -204,6 +204,8 @@ class BrokerConnection:
         try:
             session = self._session = await self._connect()
             await self._on_up(session)
+            if self._stopping:  # `close` has cancelled us, but the library can swallow that
+                session.fail(FAREWELL)
             self._up.set()
             self._first_attempt_done(None)
             log.info(Event.BROKER_BACK, extra={Field.STAGE: self.name})

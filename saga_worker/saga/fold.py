@@ -170,6 +170,8 @@ class _Fold:
         if self.alone:
             self._put_behind(self.parked)
             self.parked = []
+        elif self.rows_wait or self._is_blocked():
+            self.is_offered = False  # an operator's row moved the saga; nothing overtakes those that wait
         else:
             self._take_up()
 
