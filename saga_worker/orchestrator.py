@@ -107,7 +107,7 @@ class Orchestrator:
             fault_point("orchestrator.locked")
             advanced = Advanced(busy=locked.busy)
             owned = [*locked.found, *sorted(locked.absent)]
-            backlog = await inbox.read_backlog(connection, owned)
+            backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
             if announce is not None:
                 await announce(_runnable(backlog.rows, alone=alone))
             unsent = await _unsent(connection, locked.found, backlog.now)
@@ -133,7 +133,7 @@ class Orchestrator:
             owned = self._loaded(locked, rows)
             fault_point("orchestrator.locked")
             inserted = await inbox.insert(connection, [_born(row, owned) for row in rows])
-            backlog = await inbox.read_backlog(connection, owned)
+            backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
             fresh = _as_read(rows, inserted, owned, backlog)
             unsent = await _unsent(connection, locked.found, backlog.now)
             advanced = Advanced(busy=locked.busy)
@@ -255,6 +255,15 @@ async def _unsent(connection: Connection, found: dict[UUID, Instance], now: date
     """Commands that may not have left, of the sagas with a due timer: nobody else asks."""
     due = [ref for ref, saga in found.items() if saga.next_due is not None and saga.next_due <= now]
     return await outbox.unsent(connection, due) if due else {}
+
+
+def _lines(found: dict[UUID, Instance]) -> dict[tuple[UUID, str], int]:
+    """Of numbered events the number that is next, by saga and source."""
+    return {
+        (ref, source): number
+        for ref, instance in found.items()
+        for source, number in instance.progress.sequences.items()
+    }
 
 
 def _is_fresh(row: NewRow) -> bool:
