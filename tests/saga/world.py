@@ -75,7 +75,7 @@ class World(OneSaga):
         self, *, from_timers: bool = False, alone: bool = False, write_error: str | None = None
     ) -> SagaChange | None:
         known, sent, last = len(self.journal), len(self.effects), self.journal[-1] if self.journal else None
-        unsent = frozenset(self.unsent)
+        unsent, issued = frozenset(self.unsent), self.instance.seq if self.instance is not None else 0
         change = super().step(from_timers=from_timers, alone=alone, write_error=write_error)
         for entry in self.journal[known:]:
             self._check_chain(last, entry)
@@ -91,7 +91,7 @@ class World(OneSaga):
             for entry in self.journal[known:]:
                 self._check_direction(self.instance, entry)
             if len(self.journal) == known + 1:
-                self._check_newest_first(self.instance, self.journal[-1])
+                self._check_newest_first(self.instance, self.journal[-1], issued)
             self._check_undos(self.instance)
             self._check_pivot(self.instance)
             self._check_timers(self.instance)
@@ -145,10 +145,10 @@ class World(OneSaga):
         if entry.from_status is Status.COMPLETED:
             assert entry.sent == ()
 
-    def _check_newest_first(self, instance: Instance, entry: JournalRow) -> None:
+    def _check_newest_first(self, instance: Instance, entry: JournalRow, issued: int) -> None:
         commands = instance.progress.commands
         tried = {c.undoes for c in commands.values()}
-        for undo in (commands[seq] for seq in entry.sent if seq in commands):
+        for undo in (commands[seq] for seq in entry.sent if seq in commands and seq > issued):
             if undo.undoes is not None and [c.undoes for c in commands.values()].count(undo.undoes) == 1:
                 passed_over = [c for c in commands.values() if c.seq > undo.undoes and self.must_go_back(c)]
                 assert all(c.seq in tried for c in passed_over), "an older step is undone before a newer one"
@@ -186,6 +186,8 @@ class World(OneSaga):
                     assert commands[int(subject)].fate is Fate.UNKNOWN
                 case "undo":
                     assert self.must_go_back(commands[int(subject)])
+                case "again":
+                    assert commands[active[subject] or 0].fate is Fate.REJECTED
                 case "wait" | "every":
                     assert subject in active
                 case _:
@@ -205,7 +207,9 @@ class World(OneSaga):
                 armed = f"wait:{step_id}" in timers or "deadline" in timers
                 assert armed or {f"wait_expired: {step_id}", "deadline_passed"} & set(attention)
             else:
-                assert seq is not None and (self.is_tried(instance, seq) or self.is_listed(instance, step_id))
+                assert seq is not None
+                is_tried = self.is_tried(instance, seq) or f"again:{step_id}" in timers
+                assert is_tried or self.is_listed(instance, step_id)
         going_back = [c for c in instance.progress.commands.values() if self.must_go_back(c)]
         if instance.status in BACK:
             trying = any(self.is_undone_soon(instance, c) for c in going_back)

@@ -6,10 +6,17 @@ from typing import assert_never
 
 from saga_worker.saga.commands import Answer, Then
 from saga_worker.saga.decide.next import Leave, Next, Proceed, Stay, Undo, by_verdict
-from saga_worker.saga.draft import CANNOT_COMPENSATE, REJECTED_AFTER_PIVOT, UNDO_AGAIN, UNDO_FAILED, Draft
+from saga_worker.saga.draft import (
+    CANNOT_COMPENSATE,
+    REJECTED_AFTER_PIVOT,
+    STEP_AGAIN,
+    UNDO_AGAIN,
+    UNDO_FAILED,
+    Draft,
+)
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import Ignored, ReplyArrived
-from saga_worker.saga.instance import CommandKind, CommandRecord
+from saga_worker.saga.instance import CommandKind, CommandRecord, Fate
 from saga_worker.saga.messages import Message, decode, rejection_models, reply_models
 from saga_worker.saga.retry import Compensate
 
@@ -84,9 +91,19 @@ def _rejected(draft: Draft, record: CommandRecord, message: Message) -> Next:
         verdict = Compensate(f"{record.type} was rejected: {message.wire_type}")
     following = by_verdict(verdict, Leave(record.step))
     if isinstance(following, Undo) and draft.pivoted:
-        draft.attend(REJECTED_AFTER_PIVOT, record.step)
-        return Stay()
+        return _only_forward(draft, record)
     return following
+
+
+def _only_forward(draft: Draft, record: CommandRecord) -> Next:
+    """Past the pivot a rejected step is tried again, under a new id; out of tries it asks for attention."""
+    failures = sum(c.step == record.step and c.fate is Fate.REJECTED for c in draft.commands.values())
+    delay = draft.step(record).retry.delay(failures, draft.given.jitter)
+    if delay is None:
+        draft.attend(REJECTED_AFTER_PIVOT, record.step)
+    else:
+        draft.arm(f"{STEP_AGAIN}:{record.step}", delay)
+    return Stay()
 
 
 def _late_success(draft: Draft, record: CommandRecord, message: Message) -> Next:
