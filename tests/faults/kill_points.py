@@ -144,7 +144,7 @@ def _runs(point: str, options: argparse.Namespace, database_url: str, amqp_url: 
                     seed=seed,
                     bystander=bystander,
                     is_fast=number // 2 % 2 == 0,
-                )  # fmt: skip
+                )
             )
             namespace.delete(amqp_url)
         print(
