@@ -297,6 +297,27 @@ def test_a_suspect_is_left_for_a_transaction_of_its_own_with_all_behind_it() -> 
     assert change.suspect == 3
 
 
+def test_a_suspect_stays_one_until_it_is_decided() -> None:
+    dead = row(2, Cancel(), state=RowState.DEAD, reason="handler_error")
+    held = folded([dead, row(3, Cancel(then="go"), suspect=True, crashes=1)], started())
+    freed = folded([row(3, Cancel(then="go"), suspect=True, state=RowState.HELD, reason="behind_dead")], started())
+
+    assert (named(held, 3).state, named(held, 3).suspect, named(held, 3).crashes) == (RowState.HELD, True, 1)
+    assert (named(freed, 3).state, named(freed, 3).suspect) == (RowState.READY, True)
+
+
+def test_what_a_timer_makes_possible_is_ready_for_a_transaction_that_announces_it() -> None:
+    test = SagaTest(waits(timeout=hours(1), on_timeout=OnTimeout.CONTINUE)).given(Begun()).event(Signal())
+    test.one.now += hours(1)
+
+    change = test.one.step(from_timers=True)
+
+    assert change is not None and change.again
+    assert (test.one.rows[2].state, len(change.journal)) == (RowState.READY, 1)
+    test.advance(seconds(0))
+    assert test.one.rows[2].reason == "not_expected_yet"
+
+
 def test_a_suspect_alone_is_applied_cleared_and_nothing_else_runs() -> None:
     rows = [row(2, Cancel(then="go"), suspect=True, crashes=1), row(3, Cancel(then="go"))]
 
