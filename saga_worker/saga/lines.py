@@ -19,6 +19,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._waiting: dict[str, dict[int, list[InboxRow]]] = {}
+        self._looked: dict[str, int] = {}  # source -> the number that was next the last time
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -49,8 +50,12 @@ class Lines:
         return taken
 
     def _take(self, source: str, number: int) -> list[InboxRow]:
+        """Those with this number; also lower ones, looked for where the line did not move on by one."""
         line = self._waiting[source]
-        rows = line.pop(number, [])
+        is_jump = number - self._looked.get(source, -1) not in (0, 1)
+        self._looked[source] = number
+        rows = [row for n in sorted(n for n in line if n < number) for row in line.pop(n)] if is_jump else []
+        rows += line.pop(number, [])
         if not line:
             del self._waiting[source]
         return rows

@@ -23,7 +23,7 @@ MAX_NUMBER: Final = 2**63 - 1
 
 def apply(draft: Draft, event: EventArrived) -> Next:
     """What `event` does to an existing saga. A numbered one waits for its turn, and has none twice."""
-    if (number := number_of(draft.saga, event)) is None or _is_over(draft):
+    if (number := number_of(draft.saga, event)) is None or is_over(draft.status):
         return _apply(draft, event)
     expected = draft.sequences.get(event.source, FIRST)
     if number < expected:
@@ -76,7 +76,7 @@ def read(entry: Entry, event: EventArrived, saga: Saga[Any]) -> Message:
 
 
 def _apply_arm(draft: Draft, event: EventArrived, arms: list[Arm]) -> Next:
-    if _is_over(draft):
+    if is_over(draft.status):
         return _over(draft)
     for arm in arms:
         if arm.step_id in draft.active:
@@ -93,7 +93,7 @@ def _apply_arm(draft: Draft, event: EventArrived, arms: list[Arm]) -> Next:
 
 
 def _apply_handler(draft: Draft, event: EventArrived, handler: On) -> Next:
-    if _is_over(draft):
+    if is_over(draft.status):
         return _over(draft)
     verdict = draft.handle(handler.handler, read(handler, event, draft.saga))
     following = by_verdict(verdict, Stay())
@@ -102,8 +102,9 @@ def _apply_handler(draft: Draft, event: EventArrived, handler: On) -> Next:
     return following
 
 
-def _is_over(draft: Draft) -> bool:
-    return draft.status is Status.COMPENSATING or (draft.status is not None and draft.status.is_final)
+def is_over(status: Status | None) -> bool:
+    """Whether a saga of this status takes events no more."""
+    return status is Status.COMPENSATING or (status is not None and status.is_final)
 
 
 def _over(draft: Draft) -> Ignored:
