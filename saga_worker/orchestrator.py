@@ -46,6 +46,7 @@ class Plan:
     limits: Limits
     namespace: str
     watch: timedelta
+    partitions: int = 1
 
 
 @dataclass(slots=True)
@@ -200,7 +201,12 @@ class Orchestrator:
         """Every table module writes its own part, in one statement per table."""
         changes = advanced.changes
         await instances.save(connection, changes, worker_id=worker_id)
-        rows = [row for change in changes for row in outbox.build(change, namespace=self._plan.namespace)]
+        plan = self._plan
+        rows = [
+            row
+            for change in changes
+            for row in outbox.build(change, namespace=plan.namespace, partitions=plan.partitions)
+        ]
         if rows:
             owner = worker_id if self._has_relay else outbox.NOBODY
             advanced.outgoing = await outbox.append(connection, rows, owner=owner)

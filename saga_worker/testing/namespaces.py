@@ -21,8 +21,9 @@ class Namespace(str):
     queues: list[str]
 
     def __init__(self, prefix: str) -> None:
-        self.exchanges = [f"{prefix}.{name}" for name in ("events", "commands", "dead")]
+        self.exchanges = [f"{prefix}.{name}" for name in ("events", "commands", "dead", "inbox")]
         self.queues = [f"{prefix}.{name}" for name in ("inbox", "dead")]
+        self.queues += [f"{prefix}.inbox.{number}" for number in range(16)]  # partitions
 
     def queue(self, name: str) -> str:
         self.queues.append(f"{self}.{name}")
