@@ -57,6 +57,10 @@ class Intake:
         return self._lanes[0][0]
 
     @property
+    def partitions(self) -> list[Deliveries]:
+        return [deliveries for deliveries, _ in self._lanes[1:]]
+
+    @property
     def consumer(self) -> Consumer:
         return self._lanes[0][1]
 
@@ -114,7 +118,7 @@ class Intake:
         The first worker to come is given all. Who gives up a connection goes to the end of the line, and what was in
         its hands is delivered first to the next: as after a crash, so order holds.
         """
-        served = [deliveries for deliveries, _ in self._lanes[1:] if deliveries.is_served]
+        served = [deliveries for deliveries in self.partitions if deliveries.is_served]
         if len(served) < 2:
             return
         workers = await served[0].rivals()

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -154,15 +155,13 @@ async def _until_applied(run: Campaign, events: int) -> int:
     return applied
 
 
-def _judge(
-    plan: Plan, journal: dict[str, list[str]], kills: int, seconds: float, applied: int, dead: int
-) -> Outcome:
+def _judge(plan: Plan, journal: dict[str, list[str]], kills: int, seconds: float, applied: int, dead: int) -> Outcome:
     out_of_order = missing = doubled = 0
     for key in range(plan.keys):
         numbers = [int(message_id.rpartition(":")[2]) for message_id in journal.get(f"meter-{key}", [])]
         missing += len(set(plan.numbers(key)) - set(numbers))
         doubled += len(numbers) - len(set(numbers))
-        out_of_order += sum(n < before for before, n in zip(numbers, numbers[1:], strict=False))
+        out_of_order += sum(n < before for before, n in pairwise(numbers))
     return Outcome(plan, kills, round(seconds, 1), applied, out_of_order, missing, doubled, dead)
 
 
