@@ -121,7 +121,7 @@ class Intake:
         served = [deliveries for deliveries in self.partitions if deliveries.is_served]
         if len(served) < 2:
             return
-        workers = await served[0].rivals()
+        workers = await self.deliveries.consumer_count()  # of a queue with one active consumer only that one counts
         if workers and len(served) > math.ceil((len(self._lanes) - 1) / workers):
             random.choice(served).give_back()
 

@@ -180,8 +180,8 @@ class Deliveries:
         counts = [await channel.backlog(name) for name, source in self._queues.items() if source is Source.INBOX]
         return None if None in counts else sum(count or 0 for count in counts)
 
-    async def rivals(self) -> int:
-        """How many consumers the partition has, this one counted; 0 when the broker cannot be asked."""
+    async def consumer_count(self) -> int:
+        """How many take from the inbox queue, this one counted; 0 when the broker cannot be asked."""
         channel = self._channel
         return await channel.consumer_count(self._inbox_queue) if channel is not None else 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -31,9 +30,7 @@ def amqp(partitioned_amqp_url: str, namespace: Namespace) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def working(
-    database_url: str, amqp: str, namespace: str, partitions: int, **changes: Any
-) -> AsyncIterator[Worker]:
+async def working(database_url: str, amqp: str, namespace: str, partitions: int) -> AsyncIterator[Worker]:
     settings = Settings(
         database_url=database_url, amqp_url=amqp, namespace=str(namespace), partitions=partitions, pool_size=4,
         poll_seconds=0.2, reply_grace_seconds=0.0,
@@ -105,10 +102,14 @@ async def test_two_workers_share_the_partitions_and_the_second_takes_over_when_t
                 return sum(deliveries.is_served for deliveries in worker.intake.partitions)
 
             end = 10
-            while (served(first), served(second)) != (2, 2):
+
+            async def are_shared() -> bool:
+                nonlocal end
                 await publish(amqp, namespace, end, end + 1)  # so that those who serve a partition show it
                 end += 1
-                await asyncio.sleep(0.2)
+                return (served(first), served(second)) == (2, 2)
+
+            await eventually(are_shared, 30)
             await first.intake.stop()
             await publish(amqp, namespace, end, end + 5)
             await until_applied(database_url, end + 5)
