@@ -13,7 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
@@ -22,9 +22,11 @@ from saga_worker.broker import Batch, Deliveries
 from saga_worker.envelope import Delivery, EnvelopeLimits, Source, read, unstorable
 from saga_worker.faults import fault_point
 from saga_worker.inbox import NewRow, Verdict
+from saga_worker.orchestrator import Advanced, TakenIn
 from saga_worker.routes import RouteTable
+from saga_worker.saga.errors import LeaseLost
 from saga_worker.saga.rows import Role, RowState
-from saga_worker.sql.connection import Connection, Database, describe, is_transient
+from saga_worker.sql.connection import Connection, Database, UnknownCommit, describe, is_transient
 from saga_worker.telemetry import Event, Field, metrics
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,9 @@ HOLD_SECONDS: Final = 300.0  # deliveries wait in hand for the database; the bro
 _FIRST_DELAY_SECONDS: Final = 0.05
 _LONGEST_DELAY_SECONDS: Final = 2.0
 _WATCH_SECONDS: Final = 0.2
+
+
+TakeIn = Callable[[Sequence[NewRow], frozenset[UUID]], Awaitable[TakenIn]]
 
 
 class Consumer:
@@ -48,14 +53,24 @@ class Consumer:
         on_stored: Callable[[Sequence[UUID]], None] = lambda refs: None,
         on_caught_up: Callable[[], Awaitable[None]] | None = None,
         on_behind: Callable[[], Awaitable[None]] | None = None,
+        take_in: TakeIn | None = None,
+        on_taken_in: Callable[[Advanced], None] = lambda advanced: None,
+        reread: Callable[[], None] = lambda: None,
         hold_seconds: float = HOLD_SECONDS,
     ) -> None:
-        """`on_caught_up`: as much is stored as the queue held at the connect. `on_behind`: the connection is lost."""
+        """`on_caught_up`: as much is stored as the queue held at the connect. `on_behind`: the connection is lost.
+
+        With `take_in` (the fast path) a batch is stored and applied in one transaction; what that did is handed to
+        `on_taken_in` after the acknowledgement. Without it every row is stored ready.
+        """
         self._database = database
         self._deliveries = deliveries
         self._limits = limits or EnvelopeLimits()
         self._batch_size = batch_size
         self._on_stored = on_stored
+        self._take_in = take_in
+        self._on_taken_in = on_taken_in
+        self._reread = reread
         self._hold_seconds = hold_seconds
         self._routes = RouteTable(-1)
         self._stopping = asyncio.Event()
@@ -86,13 +101,13 @@ class Consumer:
         """Store one batch, then acknowledge it: never the other way round."""
         try:
             fault_point("consumer.before_insert")
-            refs = await self._store(batch.deliveries)
+            stored = await self._store(batch.deliveries)
         except Exception as error:
             metrics.stage_failures.labels("consumer").inc()
             log.exception(Event.STAGE_FAILED, extra={Field.STAGE: "consumer", Field.ERROR: describe(error)})
             await self._give_back()
             return
-        if refs is None:
+        if stored is None:
             await self._give_back()
             return
         fault_point("consumer.stored_before_ack")
@@ -100,8 +115,10 @@ class Consumer:
         fault_point("consumer.acknowledged")
         self._progress.note(batch)
         metrics.unacknowledged.set(self._deliveries.unacknowledged)
-        if refs:
-            self._on_stored(list(refs))
+        for advanced in stored.advanced:
+            self._on_taken_in(advanced)
+        if stored.refs:
+            self._on_stored(list(stored.refs))
 
     async def _give_back(self) -> None:
         """The broker keeps what we cannot; slowly, so that it does not come back in a storm."""
@@ -109,14 +126,25 @@ class Consumer:
         await self._sleep(_LONGEST_DELAY_SECONDS)
         await self._resume()
 
-    async def _store(self, deliveries: Sequence[Delivery]) -> set[UUID] | None:
+    async def _store(self, deliveries: Sequence[Delivery]) -> _Stored | None:
         """Write the rows, however long the database is away; None: given up, after the time limit or a stop."""
         failures = 0
+        is_fast = self._take_in is not None
         give_up_at = asyncio.get_running_loop().time() + self._hold_seconds
         while True:
             try:
-                refs = await self._store_once(deliveries)
+                stored = await (self._take_in_once(deliveries) if is_fast else self._store_once(deliveries))
+            except LeaseLost:
+                is_fast = False  # somebody was quicker: the pool looks again
+                continue
+            except UnknownCommit:
+                is_fast = False  # what was written, if anything, is known again by its keys
+                self._reread()
+                continue
             except Exception as error:
+                if is_fast and not is_transient(error):
+                    is_fast = False  # a write of some saga is refused: the pool finds out which
+                    continue
                 if not is_transient(error):
                     return await self._store_apart(deliveries, error)
                 failures += 1
@@ -127,7 +155,7 @@ class Consumer:
             if failures > 1:
                 log.info(Event.DATABASE_BACK, extra={Field.STAGE: "consumer"})
                 await self._resume()
-            return refs
+            return stored
 
     async def _wait_for_database(self, error: Exception, failures: int) -> None:
         """The first failure may be a deadlock; from the second on the queues are left alone."""
@@ -142,47 +170,69 @@ class Consumer:
         if not self._stopping.is_set():
             await self._deliveries.resume()
 
-    async def _store_once(self, deliveries: Sequence[Delivery]) -> set[UUID]:
-        rows = self._read(deliveries)
+    async def _take_in_once(self, deliveries: Sequence[Delivery]) -> _Stored:
+        """Store and apply. The routes are looked at after the batch is in hand: a route is older than its binding."""
+        assert self._take_in is not None
+        async with self._database.autocommit() as connection:
+            rows = await self._rows(connection, deliveries)
+        redelivered = [delivery for delivery in deliveries if delivery.redelivered]
+        apart = frozenset(row.ref for row in self._read(redelivered) if row.ref is not None)
+        taken = await self._take_in(rows, apart)
+        _count(rows, taken.inserted)
+        return _Stored(set(taken.later), [taken.advanced])
+
+    async def _store_once(self, deliveries: Sequence[Delivery]) -> _Stored:
         async with self._database.transaction() as connection:
-            if await routes.revision(connection) != self._routes.rev:
-                self._routes = await routes.load(connection)
-                log.info(Event.ROUTES_CHANGED, extra={Field.COUNT: len(self._routes.by_type)})
-                rows = self._read(deliveries)
-            rows = await _with_consumers(connection, rows)
+            rows = await self._rows(connection, deliveries)
             inserted = await inbox.insert(connection, rows)
             fault_point("consumer.before_commit")
         _count(rows, inserted)
-        return {ref for ref, _ in inserted.new if ref is not None}
+        return _Stored({ref for ref, _ in inserted.new if ref is not None})
+
+    async def _rows(self, connection: Connection, deliveries: Sequence[Delivery]) -> list[NewRow]:
+        """The rows of a batch by the routes as they are now."""
+        if await routes.revision(connection) != self._routes.rev:
+            self._routes = await routes.load(connection)
+            log.info(Event.ROUTES_CHANGED, extra={Field.COUNT: len(self._routes.by_type)})
+        return await _with_consumers(connection, self._read(deliveries))
 
     def _read(self, deliveries: Sequence[Delivery]) -> list[NewRow]:
         return [row for delivery in deliveries for row in read(delivery, self._routes, self._limits)]
 
-    async def _store_apart(self, deliveries: Sequence[Delivery], error: Exception) -> set[UUID] | None:
+    async def _store_apart(self, deliveries: Sequence[Delivery], error: Exception) -> _Stored | None:
         """Halve until the one that cannot be written is alone, in the order of arrival."""
         if len(deliveries) == 1:
             return await self._store_unstorable(deliveries[0], error)
         middle = len(deliveries) // 2
-        refs: set[UUID] = set()
+        whole = _Stored(set())
         for half in (deliveries[:middle], deliveries[middle:]):
             stored = await self._store(half)
             if stored is None:
                 return None
-            refs |= stored
-        return refs
+            whole.refs |= stored.refs
+            whole.advanced += stored.advanced
+        return whole
 
-    async def _store_unstorable(self, delivery: Delivery, error: Exception) -> set[UUID]:
+    async def _store_unstorable(self, delivery: Delivery, error: Exception) -> _Stored:
         row = unstorable(delivery, describe(error), self._limits)
         log.error(Event.DELIVERY_REFUSED, extra={Field.REASON: row.reason, Field.ERROR: describe(error)})
         async with self._database.transaction() as connection:
             inserted = await inbox.insert(connection, [row])
         _count([row], inserted)
-        return set()
+        return _Stored(set())
 
     async def _sleep(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
+
+
+@dataclass(slots=True)
+class _Stored:
+    """What became of a batch: the sagas whose rows wait for the pool, and what was applied at once."""
+
+    refs: set[UUID]
+    advanced: list[Advanced] = field(default_factory=list)
 
 
 class _Progress:

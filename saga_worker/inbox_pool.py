@@ -222,20 +222,29 @@ class InboxPool:
                 await workers.write_intent(connection, self._worker_id(), slot, ids)
 
         started = time.perf_counter()
-        advanced = await self._orchestrator.advance(
-            refs, announce=announce, alone=alone, from_timers=from_timers, write_error=write_error
-        )
-        _count(advanced, "timers" if from_timers else "inbox", time.perf_counter() - started)
-        self._hand_over(advanced.outgoing, advanced.held_back)
-        self.applied += advanced.applied
+        try:
+            advanced = await self._orchestrator.advance(
+                refs, announce=announce, alone=alone, from_timers=from_timers, write_error=write_error
+            )
+        finally:
+            if alone:  # whatever this process dies of from now on, it is not this row
+                await announce(())
+        metrics.transaction_seconds.labels("timers" if from_timers else "inbox").observe(time.perf_counter() - started)
+        self.follow_up(advanced)
         self._want_soon(advanced.busy)
-        self.wake(advanced.again)
-        until = self._now() + NOT_LOADED_SECONDS
-        self._skip_until.update(dict.fromkeys(advanced.unknown, until))
         if not alone:
             for ref in advanced.suspects:
                 await self._commit([ref], slot, alone=True)
         return advanced
+
+    def follow_up(self, advanced: Advanced) -> None:
+        """After a commit, by whoever made it: its messages go to the relay, what it left to do is wanted."""
+        _count(advanced)
+        self._hand_over(advanced.outgoing, advanced.held_back)
+        self.applied += advanced.applied
+        self.wake(advanced.again)
+        until = self._now() + NOT_LOADED_SECONDS
+        self._skip_until.update(dict.fromkeys(advanced.unknown, until))
 
     def _want_soon(self, refs: Iterable[UUID]) -> None:
         """Nobody signals the end of a lock: look again in 5–50 ms."""
@@ -246,10 +255,9 @@ class InboxPool:
             self._later = {h for h in self._later if not h.cancelled() and h.when() > loop.time()}
 
 
-def _count(advanced: Advanced, path: str, seconds: float) -> None:
+def _count(advanced: Advanced) -> None:
     """What was committed, as figures; logs what became a dead letter."""
-    metrics.transaction_seconds.labels(path).observe(seconds)
-    metrics.transaction_sagas.labels(path).observe(len(advanced.changes))
+    metrics.transaction_sagas.observe(len(advanced.changes))
     for change in advanced.changes:
         saga = change.after or change.before
         definition = saga.definition if saga is not None else ""

@@ -1,16 +1,20 @@
-"""One transaction over up to 200 sagas: lock → read → decide → save → commit. Names no column of any table.
+"""One transaction over up to 200 sagas: lock → (insert) → read → decide → save → commit. Names no column of any table.
 
-Takes the refs of sagas that may have something to do; guarantees that new states, journal, timers, outgoing
-messages and the outcome of inbox rows commit together or not at all; hands back what the relay has to publish.
+Takes the refs of sagas that may have something to do (`advance`, the general path) or a consumer's batch
+(`take_in`, the fast path: its rows are born settled); guarantees that new states, journal, timers, outgoing messages
+and the outcome of inbox rows commit together or not at all; hands back what the relay has to publish.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,13 +22,14 @@ from uuid_utils.compat import uuid7
 
 from saga_worker import inbox, instances, outbox, timers
 from saga_worker.faults import fault_point
+from saga_worker.inbox import NewRow
 from saga_worker.saga.changes import SagaChange
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits, fold
 from saga_worker.saga.inputs import Given
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.registry import Registry
-from saga_worker.saga.rows import InboxRow, RowState
+from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
 from saga_worker.sql.connection import Connection, Database
 
 DECIDE_SECONDS: Final = 0.05  # after this the batch commits what it has; the rest is claimed again
@@ -54,14 +59,24 @@ class Advanced:
     suspects: set[UUID] = field(default_factory=set)  # the next row must run alone
     unknown: set[UUID] = field(default_factory=set)  # definition or version not loaded here
     changes: list[SagaChange] = field(default_factory=list)
+    left: list[RowChange] = field(default_factory=list)  # new rows that nobody looked at
 
     @property
     def applied(self) -> int:
         return sum(len(change.journal) for change in self.changes)
 
 
+@dataclass(frozen=True, slots=True)
+class TakenIn:
+    """What became of a consumer's batch. `later`: refs whose new rows stand ready for the pool."""
+
+    inserted: inbox.Inserted
+    advanced: Advanced
+    later: frozenset[UUID]
+
+
 class Orchestrator:
-    """Advances sagas; one `advance` is one transaction on one connection."""
+    """Advances sagas; one `advance` or `take_in` is one transaction on one connection."""
 
     def __init__(
         self, database: Database, plan: Plan, *, worker_id: Callable[[], int], replies_are_in: Callable[[], bool],
@@ -73,6 +88,7 @@ class Orchestrator:
         self._worker_id = worker_id
         self._replies_are_in = replies_are_in
         self._has_relay = has_relay
+        self._turns = _Turns()
 
     async def advance(
         self, refs: Sequence[UUID], *, announce: Announce | None = None, alone: bool = False,
@@ -80,38 +96,81 @@ class Orchestrator:
     ) -> Advanced:  # fmt: skip
         """Lock these sagas (whoever is busy is left alone), apply what they have waiting, commit.
 
+        With `alone` no other code of an author runs in this process meanwhile, so that a death has one suspect.
+
         `announce` gets the ids of the rows before any of the author's code runs. `alone` and `write_error` are
         those of `fold`. Raises LeaseLost, UnknownCommit or a database error; then nothing was handed out.
         """
         worker_id = self._worker_id()
-        async with self._database.transaction() as connection:
+        async with self._turns.of(alone=alone), self._database.transaction() as connection:
             locked = await instances.lock(connection, refs)
             fault_point("orchestrator.locked")
             advanced = Advanced(busy=locked.busy)
             owned = [*locked.found, *sorted(locked.absent)]
             backlog = await inbox.read_backlog(connection, owned)
-            unsent = await outbox.unsent(connection, list(locked.found))
             if announce is not None:
                 await announce(_runnable(backlog.rows, alone=alone))
-            given = Given(backlog.now, 0.0, NOBODY, replies_are_in=self._replies_are_in(), watch=self._plan.watch)
-            stop_at = time.monotonic() + DECIDE_SECONDS
-            for ref in owned:
-                if time.monotonic() > stop_at:
-                    advanced.again.add(ref)
-                    continue
-                mine = replace(given, jitter=random.random(), saga_id=uuid7(), unsent=unsent.get(ref, frozenset()))
-                change = self._fold(
-                    advanced, ref, locked.found.get(ref), backlog.rows.get(ref, []), mine, alone, write_error
-                )
-                if change is not None:
-                    advanced.changes.append(change)
-            advanced.again |= backlog.truncated & {change.ref for change in advanced.changes if change.rows}
+            unsent = await _unsent(connection, locked.found, backlog.now)
+            self._decide(advanced, locked.found, owned, backlog, unsent, alone=alone, write_error=write_error)
             fault_point("orchestrator.decided")
             await self._save(connection, advanced, worker_id)
             await _save_wakes(connection, advanced, owned, from_timers=from_timers)
             fault_point("orchestrator.before_commit")
         fault_point("orchestrator.committed")
         return advanced
+
+    async def take_in(self, rows: Sequence[NewRow], apart: frozenset[UUID] = frozenset()) -> TakenIn:
+        """Store a batch in the order of arrival, and apply it at once where the saga is free.
+
+        Rows of busy sagas, of `apart` (redelivered ones: they may have killed a worker) and of definitions that are
+        not loaded here are stored ready, for the pool. Older rows of a saga are folded before the new ones. Raises
+        as `advance` does; then nothing is stored.
+        """
+        worker_id = self._worker_id()
+        wanted = {row.ref for row in rows if row.ref is not None and _is_fresh(row)} - apart
+        async with self._turns.of(alone=False), self._database.transaction() as connection:
+            locked = await instances.lock(connection, wanted)
+            owned = self._loaded(locked, rows)
+            fault_point("orchestrator.locked")
+            inserted = await inbox.insert(connection, [_born(row, owned) for row in rows])
+            backlog = await inbox.read_backlog(connection, owned)
+            fresh = _as_read(rows, inserted, owned, backlog)
+            unsent = await _unsent(connection, locked.found, backlog.now)
+            advanced = Advanced(busy=locked.busy)
+            self._decide(advanced, locked.found, owned, backlog, unsent)
+            fault_point("orchestrator.decided")
+            _correct(advanced, fresh)
+            await self._save(connection, advanced, worker_id)
+            await _save_wakes(connection, advanced, owned, from_timers=False)
+            fault_point("orchestrator.before_commit")
+        fault_point("orchestrator.committed")
+        stored = {ref for ref, _ in inserted.new if ref is not None}
+        return TakenIn(inserted, advanced, frozenset((stored - set(owned)) | advanced.again))
+
+    def _loaded(self, locked: instances.Locked, rows: Sequence[NewRow]) -> list[UUID]:
+        """The locked sagas that run by a version loaded here."""
+        consumers = {row.ref: row.consumer for row in rows if row.ref is not None}
+        found = [r for r, s in locked.found.items() if self._plan.registry.find(s.definition, s.definition_version)]
+        absent = [ref for ref in locked.absent if self._plan.registry.latest(consumers[ref])]
+        return [*found, *sorted(absent)]
+
+    def _decide(
+        self, advanced: Advanced, found: dict[UUID, Instance], owned: Sequence[UUID], backlog: inbox.Backlog,
+        unsent: dict[UUID, frozenset[int]], *, alone: bool = False, write_error: str | None = None,
+    ) -> None:  # fmt: skip
+        """Fold saga by saga until the time is up."""
+        given = Given(backlog.now, 0.0, NOBODY, replies_are_in=self._replies_are_in(), watch=self._plan.watch)
+        stop_at = time.monotonic() + DECIDE_SECONDS
+        for ref in owned:
+            if time.monotonic() > stop_at:
+                advanced.again.add(ref)
+                continue
+            mine = replace(given, jitter=random.random(), saga_id=uuid7(), unsent=unsent.get(ref, frozenset()))
+            rows = backlog.rows.get(ref, [])
+            change = self._fold(advanced, ref, found.get(ref), rows, mine, alone, write_error)
+            if change is not None:
+                advanced.changes.append(change)
+        advanced.again |= backlog.truncated & {change.ref for change in advanced.changes if change.rows}
 
     def _fold(
         self, advanced: Advanced, ref: UUID, instance: Instance | None, rows: list[InboxRow], given: Given,
@@ -146,7 +205,32 @@ class Orchestrator:
             owner = worker_id if self._has_relay else outbox.NOBODY
             advanced.outgoing = await outbox.append(connection, rows, owner=owner)
             advanced.held_back = await outbox.foreign(connection, sorted({row.ref for row in rows}), owner)
-        await inbox.settle(connection, [row for change in changes for row in change.rows])
+        await inbox.settle(connection, [*(row for change in changes for row in change.rows), *advanced.left])
+
+
+class _Turns:
+    """Many transactions at a time, or one alone. Whoever wants to be alone keeps the next ones out."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._ended = asyncio.Condition()
+        self._alone = asyncio.Lock()
+
+    @asynccontextmanager
+    async def of(self, *, alone: bool) -> AsyncIterator[None]:
+        if alone:
+            async with self._alone, self._ended:
+                await self._ended.wait_for(lambda: self._running == 0)
+                yield
+            return
+        async with self._alone:
+            self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            async with self._ended:
+                self._ended.notify_all()
 
 
 async def _save_wakes(connection: Connection, advanced: Advanced, owned: Sequence[UUID], *, from_timers: bool) -> None:
@@ -165,6 +249,64 @@ async def _save_wakes(connection: Connection, advanced: Advanced, owned: Sequenc
         connection,
         [ref for ref, c in changes.items() if c.clear_wake and c.before is not None and c.before.next_due is not None],
     )
+
+
+async def _unsent(connection: Connection, found: dict[UUID, Instance], now: datetime) -> dict[UUID, frozenset[int]]:
+    """Commands that may not have left, of the sagas with a due timer: nobody else asks."""
+    due = [ref for ref, saga in found.items() if saga.next_due is not None and saga.next_due <= now]
+    return await outbox.unsent(connection, due) if due else {}
+
+
+def _is_fresh(row: NewRow) -> bool:
+    return row.state is RowState.READY and not row.suspect and row.role in (Role.EVENT, Role.REPLY)
+
+
+def _born(row: NewRow, owned: Container[UUID | None]) -> NewRow:
+    """Born settled when its saga is ours: most rows are then never written again."""
+    return replace(row, state=RowState.DONE) if row.ref in owned and _is_fresh(row) else row
+
+
+def _as_read(
+    rows: Sequence[NewRow], inserted: inbox.Inserted, owned: Container[UUID | None], backlog: inbox.Backlog
+) -> dict[UUID, list[InboxRow]]:
+    """The new rows as `fold` reads them, added to the backlog of their sagas behind everything older.
+
+    Where the backlog was cut short they are not added: they are younger than what was not read.
+    """
+    fresh: dict[UUID, list[InboxRow]] = defaultdict(list)
+    for row, outcome in zip(rows, inserted.outcomes, strict=True):
+        if row.ref in owned and _is_fresh(row) and outcome.verdict is inbox.Verdict.NEW and outcome.id is not None:
+            assert row.ref is not None
+            fresh[row.ref].append(_read(row, outcome.id, backlog.now))
+    for ref, added in fresh.items():
+        if ref not in backlog.truncated:
+            backlog.rows.setdefault(ref, []).extend(added)
+    return fresh
+
+
+def _read(row: NewRow, id_: int, now: datetime) -> InboxRow:
+    return InboxRow(
+        id=id_, dedup=NOBODY, consumer=row.consumer, source=row.source, message_id=row.message_id, type=row.type,
+        role=row.role, ref=row.ref, saga_key=row.saga_key, correlation_id=row.correlation_id, state=RowState.READY,
+        reason=None, suspect=False, attempts=0, crashes=0, first_failed_at=None, next_at=None, expires_at=None,
+        received_at=now, body=row.body,
+    )  # fmt: skip
+
+
+def _correct(advanced: Advanced, fresh: dict[UUID, list[InboxRow]]) -> None:
+    """New rows are born `done`: leave those alone that are, write the others as they were judged or left."""
+    ids = {row.id for rows in fresh.values() for row in rows}
+    judged: set[int] = set()
+    for change in advanced.changes:
+        judged.update(row.id for row in change.rows)
+        change.rows = [row for row in change.rows if row.id not in ids or not _is_plainly_done(row)]
+    left = [RowChange(id=id_, state=RowState.READY) for id_ in sorted(ids - judged)]
+    if left:
+        advanced.left = left
+
+
+def _is_plainly_done(row: RowChange) -> bool:
+    return row.state is RowState.DONE and row.reason is None
 
 
 def _runnable(rows: dict[UUID, list[InboxRow]], *, alone: bool) -> list[int]:

@@ -62,7 +62,7 @@ class RelayNotices:
 
     async def _store_until_stored(self, notices: Sequence[tuple[str, UUID, str]]) -> None:
         while not await self._store(notices):
-            await asyncio.sleep(RETRY_SECONDS)  # noqa: ASYNC110 - the database is away, nobody could set an event
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _store(self, notices: Sequence[tuple[str, UUID, str]]) -> bool:
         refs = sorted({ref for _, ref, _ in notices})

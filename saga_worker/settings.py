@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "console"
     pgbouncer: bool = False
+    fast_path: bool = True  # apply a delivery in the transaction that stores it, where its saga is free
 
     def __init__(self, **values: Any) -> None:
         try:

