@@ -11,7 +11,8 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -133,9 +134,11 @@ class Orchestrator:
             locked = await instances.lock(connection, wanted)
             owned = self._loaded(locked, rows)
             fault_point("orchestrator.locked")
-            inserted = await inbox.insert(connection, [_born(row, owned) for row in rows])
+            ours = frozenset(owned)
+            fresh_places = {place for place, row in enumerate(rows) if row.ref in ours and _is_fresh(row)}
+            inserted = await inbox.insert(connection, rows, born_done=fresh_places)  # most are never written again
             backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
-            fresh = _as_read(rows, inserted, owned, backlog)
+            fresh = _as_read(rows, inserted, fresh_places, backlog)
             unsent = await _unsent(connection, locked.found, backlog.now)
             advanced = Advanced(busy=locked.busy)
             self._decide(advanced, locked.found, owned, backlog, unsent)
@@ -146,7 +149,7 @@ class Orchestrator:
             fault_point("orchestrator.before_commit")
         fault_point("orchestrator.committed")
         stored = {ref for ref, _ in inserted.new if ref is not None}
-        return TakenIn(inserted, advanced, frozenset((stored - set(owned)) | advanced.again))
+        return TakenIn(inserted, advanced, frozenset((stored - ours) | advanced.again))
 
     def _loaded(self, locked: instances.Locked, rows: Sequence[NewRow]) -> list[UUID]:
         """The locked sagas that run by a version loaded here."""
@@ -276,22 +279,17 @@ def _is_fresh(row: NewRow) -> bool:
     return row.state is RowState.READY and not row.suspect and row.role in (Role.EVENT, Role.REPLY)
 
 
-def _born(row: NewRow, owned: Container[UUID | None]) -> NewRow:
-    """Born settled when its saga is ours: most rows are then never written again."""
-    return replace(row, state=RowState.DONE) if row.ref in owned and _is_fresh(row) else row
-
-
 def _as_read(
-    rows: Sequence[NewRow], inserted: inbox.Inserted, owned: Container[UUID | None], backlog: inbox.Backlog
+    rows: Sequence[NewRow], inserted: inbox.Inserted, fresh_places: AbstractSet[int], backlog: inbox.Backlog
 ) -> dict[UUID, list[InboxRow]]:
     """The new rows as `fold` reads them, added to the backlog of their sagas behind everything older.
 
     Where the backlog was cut short they are not added: they are younger than what was not read.
     """
     fresh: dict[UUID, list[InboxRow]] = defaultdict(list)
-    for row, outcome in zip(rows, inserted.outcomes, strict=True):
-        if row.ref in owned and _is_fresh(row) and outcome.verdict is inbox.Verdict.NEW and outcome.id is not None:
-            assert row.ref is not None
+    for place in sorted(fresh_places):
+        row, outcome = rows[place], inserted.outcomes[place]
+        if outcome.verdict is inbox.Verdict.NEW and outcome.id is not None and row.ref is not None:
             fresh[row.ref].append(_read(row, outcome.id, backlog.now))
     for ref, added in fresh.items():
         if ref not in backlog.truncated:

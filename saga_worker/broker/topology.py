@@ -107,7 +107,7 @@ class Topology:
         async with asyncio.timeout(STEP_TIMEOUT_SECONDS):
             dead = await channel.get_queue(self.dead_queue, ensure=False)
             await dead.bind(self.dead_exchange)
-            await channel.close()
+        await session.close_channel(channel)
 
     async def declare_partition(self, session: Session, queue: str) -> None:
         await _Declaration(session).queue(queue, self.queues[queue])
@@ -124,7 +124,7 @@ class Topology:
         for name in self.former_queues:
             queue = await channel.get_queue(name, ensure=False)
             await queue.unbind(self.hash_exchange, _WEIGHT, timeout=STEP_TIMEOUT_SECONDS)
-        await channel.close()
+        await session.close_channel(channel)
 
     async def bind(self, session: Session, types: Iterable[str]) -> None:
         """Bind the inbox to the events exchange for each type; the bindings of a former layout go after that.
@@ -144,7 +144,7 @@ class Topology:
             await inbox.bind(self.events, event_type, timeout=STEP_TIMEOUT_SECONDS)
             if spread is not None:
                 await spread.unbind(self.events, event_type, timeout=STEP_TIMEOUT_SECONDS)
-        await channel.close()
+        await session.close_channel(channel)
 
 
 class _Declaration:
@@ -201,7 +201,7 @@ class _Declaration:
         except ChannelAccessRefused:
             await self._look_up(declare, what)
         else:
-            await channel.close()
+            await self._session.close_channel(channel)
 
     async def _look_up(self, declare: Any, what: str) -> None:
         channel = await self._session.channel()
@@ -211,4 +211,4 @@ class _Declaration:
             raise ConfigurationError(
                 f"The {what} is missing and this user may not create it ({error}); create it or grant configure."
             ) from None
-        await channel.close()
+        await self._session.close_channel(channel)

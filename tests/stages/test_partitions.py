@@ -34,7 +34,7 @@ async def working(database_url: str, amqp: str, namespace: str, partitions: int)
     settings = Settings(
         database_url=database_url, amqp_url=amqp, namespace=str(namespace), partitions=partitions, pool_size=4,
         poll_seconds=0.2, reply_grace_seconds=0.0,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     worker = Worker(settings, load(str(OWN / "ordered.py")))
     await worker.start()
     try:
