@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -86,7 +85,7 @@ async def test_eight_replays_at_once_apply_each_dead_letter_once(place: Place, e
         assert sum(each.documents[0]["replayed"] for each in ran) == DEAD
         await run.until_quiet(may_wait=True)
 
-        assert await seen(run) == dict.fromkeys(accounts, [REFUSED])
+        assert await seen(run) == {key: [REFUSED] for key in accounts}
         assert await run.states() == {"done": 2 * DEAD}
         audited = await run.fetch("SELECT target, count(*) FROM saga_worker.v_audit WHERE action = 'replay' GROUP BY 1")
         assert len(audited) == DEAD and {row[1] for row in audited} == {1}
