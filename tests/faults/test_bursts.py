@@ -84,7 +84,7 @@ async def test_ten_copies_at_once_through_three_consumers_are_applied_once(
         await publish_at_once(run, events, copies=COPIES)
         run.faults += copies
 
-        await eventually(lambda: sum(map(duplicates_counted, ports)) == copies, 20)
+        await eventually(lambda: sum(map(duplicates_counted, ports)) == copies, 30)
         await run.until_quiet(may_wait=True)
         outcome = await run.outcome(acknowledged=len(events), faults=copies)
         assert not outcome.broken
