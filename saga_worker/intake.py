@@ -8,6 +8,7 @@ before those of the present one are begun. Hands what it stores to whom `Consume
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterable
@@ -17,6 +18,10 @@ from typing import Final, Protocol
 from saga_worker.broker import BrokerConnection, Deliveries, Topology
 from saga_worker.broker.deliveries import BYTE_BUDGET
 from saga_worker.consumer import Consumer
+from saga_worker.saga.errors import ConfigurationError
+from saga_worker.telemetry import Event, Field
+
+log = logging.getLogger(__name__)
 
 BALANCE_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 0.1
@@ -98,8 +103,12 @@ class Intake:
     async def _open_partitions(self) -> None:
         await self._until_drained()
         for deliveries, consumer in self._lanes[1:]:
-            await deliveries.start()
-            self._run(consumer)
+            try:
+                await deliveries.start()
+            except ConfigurationError as error:  # the others work on; readiness tells
+                log.error(Event.STAGE_FAILED, extra={Field.STAGE: "partitions", Field.ERROR: str(error)})
+            else:
+                self._run(consumer)
         while not self._is_stopping:
             await asyncio.sleep(BALANCE_SECONDS * random.uniform(0.7, 1.3))
             await self._balance()

@@ -55,7 +55,7 @@ def has_hash_exchange(amqp_url: str) -> bool:
 
 async def _has_hash_exchange(amqp_url: str) -> bool:
     import aio_pika
-    from aiormq.exceptions import AMQPError
+    from aio_pika.exceptions import AMQPError
 
     connection = await aio_pika.connect(amqp_url)
     try:

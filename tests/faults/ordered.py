@@ -138,7 +138,7 @@ async def _kill(run: Campaign, names: Sequence[str], plan: Plan) -> None:
             await asyncio.sleep(plan.kill_seconds * rng.uniform(0.5, 1.5))
             name = rng.choice(names)
             if name in starting:
-                await starting.pop(name)
+                await asyncio.wait({starting[name]})  # not cancelled with this task: half a start cannot be stopped
             await run.kill(name)
             starting[name] = asyncio.create_task(run.start_worker(name))
     finally:

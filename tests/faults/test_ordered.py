@@ -12,7 +12,7 @@ from saga_worker.testing.namespaces import Namespace
 from tests.faults.campaign import Place
 from tests.faults.ordered import Plan, ordered
 
-SMALL: dict[str, Any] = {"events": 6000, "producers": 4, "workers": 3, "keys": 60, "kill_seconds": 1.0}
+SMALL: dict[str, Any] = {"events": 8000, "producers": 4, "workers": 3, "keys": 60, "kill_seconds": 0.4}
 
 
 @pytest.fixture

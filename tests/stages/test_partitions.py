@@ -36,8 +36,8 @@ async def working(database_url: str, amqp: str, namespace: str, partitions: int)
         poll_seconds=0.2, reply_grace_seconds=0.0,
     )  # fmt: skip
     worker = Worker(settings, load(str(OWN / "ordered.py")))
-    await worker.start()
     try:
+        await worker.start()
         yield worker
     finally:
         await worker.stop()
