@@ -109,7 +109,7 @@ def _wait_expired(draft: Draft, step_id: str) -> Next:
 def _remind(draft: Draft, step_id: str, timer: Timer) -> Next:
     step = draft.saga.steps[step_id]
     assert isinstance(step, WaitStep) and step.reminder is not None
-    draft.publish(step_id, step.reminder.make(draft.state))
+    draft.publish(step_id, step.reminder.make(draft.state), step.reminder.model)
     if timer.fired + 1 < step.reminder.times:
         draft.arm(f"{EVERY}:{step_id}", step.reminder.period, fired=timer.fired + 1)
     return Stay()
