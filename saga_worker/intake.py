@@ -8,20 +8,14 @@ before those of the present one are begun. Hands what it stores to whom `Consume
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from typing import Final, Protocol
 
 from saga_worker.broker import BrokerConnection, Deliveries, Topology
 from saga_worker.broker.deliveries import BYTE_BUDGET
 from saga_worker.consumer import Consumer
-from saga_worker.saga.errors import ConfigurationError
-from saga_worker.telemetry import Event, Field
-
-log = logging.getLogger(__name__)
 
 BALANCE_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 0.1
@@ -70,6 +64,11 @@ class Intake:
         return self._lanes[0][1]
 
     @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Those that never end by themselves."""
+        return [*self._consuming, *([self._opening] if self._opening is not None else [])]
+
+    @property
     def is_up(self) -> bool:
         return all(deliveries.is_up for deliveries, _ in self._lanes)
 
@@ -91,10 +90,10 @@ class Intake:
         self._is_stopping = True
         if self._opening is not None:
             self._opening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._opening
+            await asyncio.wait({self._opening})
         await asyncio.gather(*(consumer.stop() for _, consumer in self._lanes))
-        await asyncio.gather(*self._consuming)
+        if self._consuming:
+            await asyncio.wait(self._consuming)
         await asyncio.gather(*(deliveries.close() for deliveries, _ in self._lanes))
 
     def _run(self, consumer: Consumer) -> None:
@@ -103,12 +102,8 @@ class Intake:
     async def _open_partitions(self) -> None:
         await self._until_drained()
         for deliveries, consumer in self._lanes[1:]:
-            try:
-                await deliveries.start()
-            except ConfigurationError as error:  # the others work on; readiness tells
-                log.error(Event.STAGE_FAILED, extra={Field.STAGE: "partitions", Field.ERROR: str(error)})
-            else:
-                self._run(consumer)
+            await deliveries.start()
+            self._run(consumer)
         while not self._is_stopping:
             await asyncio.sleep(BALANCE_SECONDS * random.uniform(0.7, 1.3))
             await self._balance()

@@ -29,7 +29,7 @@ from saga_worker.loading import load
 from saga_worker.orchestrator import Orchestrator, Plan
 from saga_worker.outbox_relay import OutboxRelay
 from saga_worker.relay_notices import RelayNotices
-from saga_worker.saga.errors import SchemaMismatch
+from saga_worker.saga.errors import SagaWorkerError, SchemaMismatch
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.retry import Retry
@@ -73,7 +73,8 @@ async def _run_until(worker: Worker, stop: asyncio.Event, hurry: asyncio.Event) 
     try:
         if starting.done():
             await starting
-            await stopping
+            await asyncio.wait({stopping, *worker.stages()}, return_when=asyncio.FIRST_COMPLETED)
+            worker.refuse_to_limp()
         else:  # asked to stop while a server is still being waited for
             starting.cancel()
             with suppress(asyncio.CancelledError):
@@ -113,6 +114,10 @@ def _listen_for_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked)
+
+
+class StageEnded(SagaWorkerError):
+    """Ours: a task that has to run as long as the worker does is gone. Better no worker than half of one."""
 
 
 class Worker:
@@ -268,6 +273,19 @@ class Worker:
                 log.warning(Event.DATABASE_LOST, extra={Field.STAGE: "start", Field.ERROR: describe(error)})
                 await self.database.close()
                 await asyncio.sleep(CONNECT_RETRY_SECONDS)
+
+    def stages(self) -> list[asyncio.Task[None]]:
+        """The tasks that never end by themselves while the worker runs."""
+        sweeping = [sweeper.task for sweeper in self.sweepers if sweeper.task is not None]
+        return [*self.intake.tasks, *self.pool.loops, *sweeping]
+
+    def refuse_to_limp(self) -> None:
+        """Raises `StageEnded` when a stage has ended by itself: better no worker than half of one."""
+        for stage in self.stages():
+            if stage.done():
+                error = None if stage.cancelled() else stage.exception()
+                why = describe(error) if error is not None else "nobody said why"
+                raise StageEnded(f"The stage {stage.get_name()} ended by itself ({why}); start the worker again.")
 
     # -- stopping ---------------------------------------------------------------------------------------------------
 
