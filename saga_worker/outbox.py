@@ -16,7 +16,7 @@ import asyncpg
 from pydantic_core import to_json
 
 from saga_worker.saga.changes import SagaChange
-from saga_worker.saga.inputs import Effect, PublishEvent, SendCommand
+from saga_worker.saga.inputs import PublishEvent, SendCommand
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.routing import command_id
 from saga_worker.sql import storable
@@ -54,7 +54,8 @@ def build(change: SagaChange, *, namespace: str, app_id: str | None = None) -> l
     """The rows of a saga's effects, final bytes and all. `app_id` names the sender; default: the namespace."""
     if change.after is None:
         return []
-    return [_row(change.after, effect, namespace, app_id or namespace) for effect in change.effects]
+    messages = (effect for effect in change.effects if isinstance(effect, SendCommand | PublishEvent))
+    return [_row(change.after, effect, namespace, app_id or namespace) for effect in messages]
 
 
 async def append(conn: Connection, rows: Sequence[OutboxRow], *, owner: int) -> list[OutboxRow]:
@@ -126,7 +127,7 @@ async def postpone(conn: Connection, keys: Iterable[Key], owner: int, error: str
     return await conn.execute("outbox_postpone", refs, seqs, owner, storable(error), float(delay))
 
 
-def _row(saga: Instance, effect: Effect, namespace: str, app_id: str) -> OutboxRow:
+def _row(saga: Instance, effect: SendCommand | PublishEvent, namespace: str, app_id: str) -> OutboxRow:
     message_id = command_id(saga.ref, effect.seq)
     headers = {"saga-id": str(saga.saga_id), "saga-name": saga.definition, "saga-step": effect.step}
     props: dict[str, object] = {

@@ -28,6 +28,7 @@ class Event(StrEnum):
     WORKER_STOPPED = "worker_stopped"
     WORKER_LEASE_LOST = "worker_lease_lost"
     WORKER_EXPIRED = "worker_expired"
+    ACTIVITY_LOST = "activity_lost"
     STAGE_FAILED = "stage_failed"
     DATABASE_LOST = "database_lost"
     DATABASE_BACK = "database_back"
@@ -108,6 +109,10 @@ class Metrics:
         )
         self.inputs_applied = Counter(
             name("inputs_applied"), "Inputs applied to sagas: the journal's rows.", ["definition", "kind"],
+            registry=registry,
+        )  # fmt: skip
+        self.activities = Counter(
+            name("activities"), "Attempts of activities, by how they ended.", ["definition", "step", "outcome"],
             registry=registry,
         )  # fmt: skip
         self.started = Counter(name("sagas_started"), "Sagas started.", ["definition"], registry=registry)

@@ -11,14 +11,14 @@ from saga_worker.saga.instance import CommandKind, Fate
 
 FORWARD, UNDO = CommandKind.FORWARD, CommandKind.UNDO
 DEFINITE = (Fate.DONE, Fate.REJECTED)
-OURS = (Answer.SILENCE, Answer.EXHAUSTED, Answer.ABANDONED, Answer.WATCH_ENDED)
+OURS = (Answer.SILENCE, Answer.ABANDONED, Answer.WATCH_ENDED)
 
 # (kind, fates, answers) -> why nobody can say this of such a command
 IMPOSSIBLE = {
     (FORWARD, DEFINITE, OURS): "an answer disarms all timers of its command, and compensation abandons open ones only",
     (UNDO, DEFINITE, OURS): "an answer disarms all timers of its command, and undos are never abandoned",
     (FORWARD, (Fate.SENT,), (Answer.WATCH_ENDED,)): "the watch begins when the fate becomes unknown",
-    (FORWARD, (Fate.UNKNOWN,), (Answer.SILENCE, Answer.EXHAUSTED)): "its time-out was disarmed when it was given up",
+    (FORWARD, (Fate.UNKNOWN,), (Answer.SILENCE,)): "its time-out was disarmed when it was given up",
     (FORWARD, (Fate.UNKNOWN,), (Answer.ABANDONED,)): "it was abandoned already: compensation begins once",
     (UNDO, (Fate.SENT,), (Answer.ABANDONED, Answer.WATCH_ENDED)): "an undo is tried until it is answered",
     (UNDO, (Fate.UNKNOWN,), tuple(Answer)): "the outcome of an undo is waited for, never given up",

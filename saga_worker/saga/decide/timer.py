@@ -9,6 +9,7 @@ from saga_worker.saga.decide.next import Leave, Next, Proceed, Stay, Undo, UndoA
 from saga_worker.saga.draft import (
     DEADLINE_PASSED,
     EVERY,
+    LOCAL,
     NO_ANSWER,
     RESEND,
     TIMEOUT,
@@ -55,12 +56,17 @@ def is_reply_timeout(name: str) -> bool:
     return name.startswith(f"{TIMEOUT}:")
 
 
+def is_local(name: str) -> bool:
+    """Whether this timer is the turn of a local step, which only the shell can run."""
+    return name.startswith(f"{LOCAL}:")
+
+
 def _no_answer(draft: Draft, seq: int) -> Next:
     record = draft.commands[seq]
     if seq in draft.given.unsent:
         draft.arm(f"{TIMEOUT}:{seq}", draft.timeout_of(record))
         return Postponed()
-    step = draft.step(record)
+    step = draft.command_step(record)
     retry = step.retry if record.kind is CommandKind.FORWARD else step.undo_retry
     delay = retry.delay(record.attempts, draft.given.jitter)
     match then := draft.answer(record, Answer.EXHAUSTED if delay is None else Answer.SILENCE):
