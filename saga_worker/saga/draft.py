@@ -104,9 +104,8 @@ class Draft:
         self._state = state
         self._keep_state()
 
-    def keep(self, state: object) -> None:
+    def keep(self, state: BaseModel) -> None:
         """The state as a local step left it."""
-        assert isinstance(state, self.saga.state_model)
         self._state = state
         self._keep_state()
 
