@@ -225,9 +225,13 @@ class InboxPool:
                 await workers.write_intent(connection, self._worker_id(), slot, ids)
 
         started = time.perf_counter()
-        advanced = await self._orchestrator.advance(
-            refs, announce=announce, alone=alone, from_timers=from_timers, write_error=write_error
-        )
+        try:
+            advanced = await self._orchestrator.advance(
+                refs, announce=announce, alone=alone, from_timers=from_timers, write_error=write_error
+            )
+        finally:
+            if alone:  # whatever this process dies of from now on, it is not this row
+                await announce(())
         metrics.transaction_seconds.labels("timers" if from_timers else "inbox").observe(time.perf_counter() - started)
         self.follow_up(advanced)
         self._want_soon(advanced.busy)

@@ -7,10 +7,12 @@ and the outcome of inbox rows commit together or not at all; hands back what the
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -111,6 +113,7 @@ class Orchestrator:
         self._has_relay = has_relay
         self._sessions = sessions
         self.slots: Slots | None = None  # without a runner here activities are left to others
+        self._turns = _Turns()
 
     async def advance(
         self, refs: Sequence[UUID], *, announce: Announce | None = None, alone: bool = False,
@@ -118,12 +121,14 @@ class Orchestrator:
     ) -> Advanced:  # fmt: skip
         """Lock these sagas (whoever is busy is left alone), apply what they have waiting, commit.
 
+        With `alone` no other code of an author runs in this process meanwhile, so that a death has one suspect.
+
         `announce` gets the ids of the rows before any of the author's code runs. `alone` and `write_error` are
         those of `fold`. Raises LeaseLost, UnknownCommit or a database error; then nothing was handed out.
         """
         worker_id = self._worker_id()
         advanced = Advanced()
-        async with self._slots_kept(advanced), self._database.transaction() as connection:
+        async with self._turn(advanced, alone=alone), self._database.transaction() as connection:
             locked = await instances.lock(connection, refs)
             fault_point("orchestrator.locked")
             advanced.busy = locked.busy
@@ -148,7 +153,7 @@ class Orchestrator:
         as `advance` does; then nothing is stored.
         """
         advanced = Advanced()
-        async with self._slots_kept(advanced), self._database.transaction() as connection:
+        async with self._turn(advanced), self._database.transaction() as connection:
             taken = await self._take_in(connection, rows, apart, advanced)
         fault_point("orchestrator.committed")
         return taken
@@ -156,7 +161,7 @@ class Orchestrator:
     async def take_results(self, ended: Sequence[Ended]) -> TakenIn:
         """End these activities and apply their results at once, as `take_in` does with a consumer's batch."""
         advanced = Advanced()
-        async with self._slots_kept(advanced), self._database.transaction() as connection:
+        async with self._turn(advanced), self._database.transaction() as connection:
             rows = await activity_rows.settle(connection, ended)
             taken = await self._take_in(connection, rows, frozenset(), advanced)
         fault_point("orchestrator.committed")
@@ -170,9 +175,11 @@ class Orchestrator:
         locked = await instances.lock(connection, wanted)
         owned = self._loaded(locked, rows)
         fault_point("orchestrator.locked")
-        inserted = await inbox.insert(connection, [_born(row, owned) for row in rows])
+        ours = frozenset(owned)
+        fresh_places = {place for place, row in enumerate(rows) if row.ref in ours and _is_fresh(row)}
+        inserted = await inbox.insert(connection, rows, born_done=fresh_places)  # most are never written again
         backlog = await inbox.read_backlog(connection, owned)
-        fresh = _as_read(rows, inserted, owned, backlog)
+        fresh = _as_read(rows, inserted, fresh_places, backlog)
         unsent = await _unsent(connection, locked.found, backlog.now)
         advanced.busy = locked.busy
         self._decide(advanced, locked.found, owned, backlog, unsent)
@@ -182,7 +189,7 @@ class Orchestrator:
         await _save_wakes(connection, advanced, owned, from_timers=False)
         fault_point("orchestrator.before_commit")
         stored = {ref for ref, _ in inserted.new if ref is not None}
-        return TakenIn(inserted, advanced, frozenset((stored - set(owned)) | advanced.again))
+        return TakenIn(inserted, advanced, frozenset((stored - ours) | advanced.again))
 
     # -- local steps ------------------------------------------------------------------------------------------------
 
@@ -194,14 +201,14 @@ class Orchestrator:
         assert self._sessions is not None, "no definition that is loaded here has local steps"
         advanced = Advanced()
         try:
-            async with self._slots_kept(advanced), self._sessions.transaction() as (connection, session):
+            async with self._turn(advanced), self._sessions.transaction() as (connection, session):
                 await self._run_local(connection, session, ref, advanced)
             fault_point("orchestrator.committed")
             return advanced
         except _LocalRaised as raised:
             failed = raised
         advanced = Advanced()
-        async with self._slots_kept(advanced), self._database.transaction() as connection:
+        async with self._turn(advanced), self._database.transaction() as connection:
             await self._apply_local(connection, ref, advanced, failed.outcome)
         return advanced
 
@@ -251,10 +258,11 @@ class Orchestrator:
         fault_point("orchestrator.before_commit")
 
     @asynccontextmanager
-    async def _slots_kept(self, advanced: Advanced) -> AsyncIterator[None]:
-        """The slots for activities go back when the transaction does not commit."""
+    async def _turn(self, advanced: Advanced, *, alone: bool = False) -> AsyncIterator[None]:
+        """Around a transaction; the slots that it took for activities go back when it does not commit."""
         try:
-            yield
+            async with self._turns.of(alone=alone):
+                yield
         except BaseException:
             if self.slots is not None:
                 self.slots.give_back(advanced.slots)
@@ -379,6 +387,31 @@ def describe_local(error: Exception) -> str:
     return describe(cause) if cause is not error else describe_error(error)
 
 
+class _Turns:
+    """Many transactions at a time, or one alone. Whoever wants to be alone keeps the next ones out."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._ended = asyncio.Condition()
+        self._alone = asyncio.Lock()
+
+    @asynccontextmanager
+    async def of(self, *, alone: bool) -> AsyncIterator[None]:
+        if alone:
+            async with self._alone, self._ended:
+                await self._ended.wait_for(lambda: self._running == 0)
+                yield
+            return
+        async with self._alone:
+            self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            async with self._ended:
+                self._ended.notify_all()
+
+
 async def _save_wakes(connection: Connection, advanced: Advanced, owned: Sequence[UUID], *, from_timers: bool) -> None:
     """A wake row is a lower bound of its saga's timers: lowered here, corrected when it was due, never raised."""
     changes = {change.ref: change for change in advanced.changes}
@@ -407,22 +440,17 @@ def _is_fresh(row: NewRow) -> bool:
     return row.state is RowState.READY and not row.suspect and row.role in (Role.EVENT, Role.REPLY, Role.ACTIVITY)
 
 
-def _born(row: NewRow, owned: Container[UUID | None]) -> NewRow:
-    """Born settled when its saga is ours: most rows are then never written again."""
-    return replace(row, state=RowState.DONE) if row.ref in owned and _is_fresh(row) else row
-
-
 def _as_read(
-    rows: Sequence[NewRow], inserted: inbox.Inserted, owned: Container[UUID | None], backlog: inbox.Backlog
+    rows: Sequence[NewRow], inserted: inbox.Inserted, fresh_places: AbstractSet[int], backlog: inbox.Backlog
 ) -> dict[UUID, list[InboxRow]]:
     """The new rows as `fold` reads them, added to the backlog of their sagas behind everything older.
 
     Where the backlog was cut short they are not added: they are younger than what was not read.
     """
     fresh: dict[UUID, list[InboxRow]] = defaultdict(list)
-    for row, outcome in zip(rows, inserted.outcomes, strict=True):
-        if row.ref in owned and _is_fresh(row) and outcome.verdict is inbox.Verdict.NEW and outcome.id is not None:
-            assert row.ref is not None
+    for place in sorted(fresh_places):
+        row, outcome = rows[place], inserted.outcomes[place]
+        if outcome.verdict is inbox.Verdict.NEW and outcome.id is not None and row.ref is not None:
             fresh[row.ref].append(_read(row, outcome.id, backlog.now))
     for ref, added in fresh.items():
         if ref not in backlog.truncated:

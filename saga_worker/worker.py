@@ -1,7 +1,8 @@
 """The composition root: builds the stages of one process, starts them, and stops them in order.
 
 Takes settings and roles; guarantees that a SIGTERM ends the process cleanly within the grace period with nothing
-left to a lease, and that a second one ends it at once. Nothing here decides anything about a saga.
+left to a lease, and that a second one ends it at once, as cleanly as a moment allows. Nothing here decides anything
+about a saga.
 """
 
 from __future__ import annotations
@@ -57,30 +58,30 @@ log = logging.getLogger(__name__)
 
 ROLES: Final = frozenset({"consume", "advance", "relay", "sweep"})
 CONNECT_RETRY_SECONDS: Final = 1.0
-
+HURRY_SECONDS: Final = 5.0  # for giving up what is under way, after a second signal
 
 LOCAL_STEPS_AT_ONCE: Final = 4
 Beside = Callable[["Worker"], AbstractAsyncContextManager[object]]
 
 
 async def run(settings: Settings, *, roles: frozenset[str] | None = None, beside: Beside | None = None) -> None:
-    """Run one worker until SIGTERM or SIGINT, then drain it. A second signal ends the process at once.
+    """Run one worker until SIGTERM or SIGINT, then drain it. A second signal gives up what is still to be sent to the
+    others, a third ends the process where it stands.
 
     `beside` runs around the worker's whole life (the health server).
 
     Raises `ConfigurationError`, `DefinitionError` or `SchemaMismatch` when it cannot work at all; a server that is
     away is waited for.
     """
-    registry = load(settings.definitions)
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    _listen_for_signals(stop, hurry)
+    worker = Worker(settings, load(settings.definitions), roles or ROLES)
     _spare_the_collector()
-    stop = asyncio.Event()
-    _listen_for_signals(stop)
-    worker = Worker(settings, registry, roles or ROLES)
     async with beside(worker) if beside is not None else nullcontext():
-        await _run_until(worker, stop)
+        await _run_until(worker, stop, hurry)
 
 
-async def _run_until(worker: Worker, stop: asyncio.Event) -> None:
+async def _run_until(worker: Worker, stop: asyncio.Event, hurry: asyncio.Event) -> None:
     starting = asyncio.create_task(worker.start())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -94,7 +95,7 @@ async def _run_until(worker: Worker, stop: asyncio.Event) -> None:
                 await starting
     finally:
         stopping.cancel()
-        await worker.stop()
+        await _drain(worker, hurry)
 
 
 def _spare_the_collector() -> None:
@@ -107,11 +108,23 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-def _listen_for_signals(stop: asyncio.Event) -> None:
-    def asked() -> None:
-        if stop.is_set():
+async def _drain(worker: Worker, hurry: asyncio.Event) -> None:
+    draining, hurrying = asyncio.create_task(worker.stop()), asyncio.create_task(hurry.wait())
+    await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+    hurrying.cancel()
+    if not draining.done():
+        worker.relay.hurry()
+        await asyncio.wait({draining}, timeout=HURRY_SECONDS)
+        if not draining.done():
             os._exit(1)
-        stop.set()
+    await draining
+
+
+def _listen_for_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
+    def asked() -> None:
+        if hurry.is_set():
+            os._exit(1)
+        (hurry if stop.is_set() else stop).set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked)

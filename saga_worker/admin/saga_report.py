@@ -143,6 +143,8 @@ def _timer(facts: Facts, name: str, timer: Timer) -> str | None:
             command = facts.progress.commands.get(int(subject))
             step = command.step if command else subject
             return f"The refused undo of step {step} is tried again at {due}{overdue}."
+        case "again":
+            return f"The rejected step {subject} is tried again at {due}{overdue}."
         case "watch":
             return f"The watch over command {subject} ends at {due}{overdue}."
         case _:  # timeout and resend are told with their command

@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import aio_pika
 from aio_pika.abc import AbstractChannel
@@ -35,6 +35,8 @@ HEARTBEAT_SECONDS: Final = 10
 NOT_ALLOWED: Final = 530
 STEP_TIMEOUT_SECONDS: Final = 10.0
 _CLOSE_TIMEOUT_SECONDS: Final = 3.0
+_UP_SECONDS: Final = 20.0
+_LIBRARY_TURNS: Final = 10
 _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 5.0
 _STABLE_SECONDS: Final = 5.0
@@ -86,6 +88,12 @@ class Session:
         async with asyncio.timeout(STEP_TIMEOUT_SECONDS):
             return await self._pika.channel(publisher_confirms=True)
 
+    async def close_channel(self, channel: AbstractChannel) -> None:
+        """Close a channel of `channel`; one that does not answer is left to the end of the session."""
+        with suppress(*BROKER_FAULTS):
+            async with asyncio.timeout(STEP_TIMEOUT_SECONDS):
+                await channel.close()
+
     async def tapped_channel(self, sink_of: Callable[[int], FrameSink]) -> UnderlayChannel:
         """A new channel whose hot frames go to `sink_of(its number)`."""
         channel = cast(UnderlayChannel, await (await self.channel()).get_underlay_channel())
@@ -106,10 +114,16 @@ class Session:
         if self.closed.done() and self.closed.result() is not FAREWELL and self.tap.closed_by_broker is None:
             self.tap.abort()
         self.fail(FAREWELL)
-        with suppress(*BROKER_FAULTS, asyncio.CancelledError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
-                await self._pika.close()
-        self.tap.abort()
+        transport = self._transport()
+        farewell = asyncio.ensure_future(self._pika.close())
+        await asyncio.wait({farewell}, timeout=_CLOSE_TIMEOUT_SECONDS)
+        self.tap.abort()  # frees whatever still waits for the socket
+        await asyncio.wait({farewell}, timeout=_CLOSE_TIMEOUT_SECONDS)
+        await asyncio.wait({transport.closing}, timeout=_CLOSE_TIMEOUT_SECONDS)
+        farewell.cancel()
+        # The library tells channels and connection of the end in tasks of their own, which must not outlive the loop.
+        for _ in range(_LIBRARY_TURNS):
+            await asyncio.sleep(0)
 
 
 class BrokerConnection:
@@ -204,6 +218,8 @@ class BrokerConnection:
         try:
             session = self._session = await self._connect()
             await self._on_up(session)
+            if self._stopping:  # `close` has cancelled us, but the library can swallow that
+                session.fail(FAREWELL)
             self._up.set()
             self._first_attempt_done(None)
             log.info(Event.BROKER_BACK, extra={Field.STAGE: self.name})
@@ -211,7 +227,7 @@ class BrokerConnection:
         except ConfigurationError as error:
             self._first_attempt_done(error)
             closure = Closure(str(error))
-        except BROKER_FAULTS as error:
+        except (BrokerUnavailable, *BROKER_FAULTS) as error:
             closure = self._closure_of(session, error)
             self._first_attempt_done(None)
         finally:
@@ -221,6 +237,21 @@ class BrokerConnection:
                 await session.close()
         self._on_down(closure)
         return closure
+
+    async def _bring_up(self, session: Session) -> None:
+        """The user's part; ends with the session, whatever the library is waiting for."""
+        assert self._on_up is not None
+        step = asyncio.ensure_future(self._on_up(session))
+        try:
+            both: set[asyncio.Future[Any]] = {step, session.closed}
+            await asyncio.wait(both, timeout=_UP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not step.done():
+                session.fail(Closure(f"the broker did not answer within {_UP_SECONDS:g} s"))
+                raise BrokerUnavailable(session.closed.result().text)
+            await step
+        finally:
+            step.cancel()
+            await asyncio.wait({step}, timeout=_CLOSE_TIMEOUT_SECONDS)
 
     def _fields(self, error: str, delay: float) -> dict[str, object]:
         return {Field.STAGE: self.name, Field.ERROR: f"{self.place}: {error}", Field.SECONDS: round(delay, 2)}
@@ -247,8 +278,7 @@ class BrokerConnection:
         pika = aio_pika.Connection(self._url)
         pika.kwargs["transport_factory"] = tap
         try:
-            async with asyncio.timeout(STEP_TIMEOUT_SECONDS):
-                await pika.connect()
+            await self._handshake(pika, tap)
         except (AuthenticationError, ProbableAuthenticationError):
             raise ConfigurationError(
                 f"RabbitMQ at {self.place} refused the login of user {self._url.user!r};"
@@ -262,6 +292,20 @@ class BrokerConnection:
                 ) from None
             raise
         return Session(pika, tap)
+
+    async def _handshake(self, pika: aio_pika.Connection, tap: Tap) -> None:
+        """Connect within the time limit; a cancelled connect of the library may wait for the socket, so end that."""
+        step = asyncio.ensure_future(pika.connect())
+        try:
+            await asyncio.wait({step}, timeout=STEP_TIMEOUT_SECONDS)
+            if not step.done():
+                raise TimeoutError(f"no answer within {STEP_TIMEOUT_SECONDS:g} s")
+            await step
+        finally:
+            if not step.done():
+                tap.abort()
+                step.cancel()
+                await asyncio.wait({step}, timeout=_CLOSE_TIMEOUT_SECONDS)
 
 
 def _checked(url: str) -> URL:

@@ -75,7 +75,8 @@ class Deliveries:
 
     @property
     def is_paused(self) -> bool:
-        return self._is_paused
+        """Paused, and the broker has said that it sends nothing more."""
+        return self._is_paused and (self._channel is None or self._channel.is_quiet)
 
     @property
     def unacknowledged(self) -> int:
@@ -195,6 +196,7 @@ class _ConsumingChannel:
         self._channel: UnderlayChannel | None = None
         self._sources: dict[str, Source] = {}  # by consumer tag, former ones too
         self._tags: list[str] = []  # of the living consumers
+        self.is_quiet = True  # no consumer, and no delivery on its way
         self._bytes = 0
         self._last_delivered = 0
         self._last_acked = 0
@@ -223,6 +225,7 @@ class _ConsumingChannel:
         used again while deliveries to its former consumer are not acknowledged."""
         if self._tags:
             return
+        self.is_quiet = False
         for source, queue in ((Source.DEAD, topology.dead_queue), (Source.INBOX, topology.inbox_queue)):
             tag = f"{queue}.{len(self._sources)}"
             self._sources[tag] = source
@@ -238,6 +241,7 @@ class _ConsumingChannel:
         try:
             for tag in tags:
                 await self._underlay.basic_cancel(tag, timeout=STEP_TIMEOUT_SECONDS)
+            self.is_quiet = not self._tags
         except BROKER_FAULTS:
             self.session.fail(Closure("the consumer could not be cancelled"))
 

@@ -80,7 +80,7 @@ class Topology:
         async with asyncio.timeout(STEP_TIMEOUT_SECONDS):
             dead = await channel.get_queue(self.dead_queue, ensure=False)
             await dead.bind(self.dead_exchange)
-            await channel.close()
+        await session.close_channel(channel)
 
     async def bind(self, session: Session, types: Iterable[str]) -> None:
         """Bind the inbox to the events exchange for each type; bindings are never taken away."""
@@ -88,7 +88,7 @@ class Topology:
         inbox = await channel.get_queue(self.inbox_queue, ensure=False)
         for event_type in sorted(types):
             await inbox.bind(self.events, event_type, timeout=STEP_TIMEOUT_SECONDS)
-        await channel.close()
+        await session.close_channel(channel)
 
 
 class _Declaration:
@@ -125,7 +125,7 @@ class _Declaration:
         except ChannelAccessRefused:
             await self._look_up(declare, what)
         else:
-            await channel.close()
+            await self._session.close_channel(channel)
 
     async def _look_up(self, declare: Any, what: str) -> None:
         channel = await self._session.channel()
@@ -135,4 +135,4 @@ class _Declaration:
             raise ConfigurationError(
                 f"The {what} is missing and this user may not create it ({error}); create it or grant configure."
             ) from None
-        await channel.close()
+        await self._session.close_channel(channel)

@@ -6,7 +6,7 @@ order, and that another body under a known id is kept as a dead letter. The tran
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import sha256
@@ -82,6 +82,7 @@ class _Keyed:
     row: NewRow
     dedup: UUID
     body_sha: bytes
+    state: RowState
 
 
 def dedup_of(consumer: str, source: str, message_id: str) -> UUID:
@@ -89,10 +90,16 @@ def dedup_of(consumer: str, source: str, message_id: str) -> UUID:
     return UUID(bytes=sha256(f"{consumer}\0{source}\0{message_id}".encode()).digest()[:16])
 
 
-async def insert(conn: Connection, rows: Sequence[NewRow]) -> Inserted:
-    """Store `rows`; a message that is known, also from this very batch, is not stored again."""
+async def insert(conn: Connection, rows: Sequence[NewRow], *, born_done: Container[int] = ()) -> Inserted:
+    """Store `rows`; a message that is known, also from this very batch, is not stored again.
+
+    The rows at the places `born_done` are stored as `done`: for a transaction that applies them itself.
+    """
     outcomes: dict[int, Stored] = {}
-    pending = [_Keyed(place, row, row.dedup, row.body_sha) for place, row in enumerate(rows)]
+    pending = [
+        _Keyed(place, row, row.dedup, row.body_sha, RowState.DONE if place in born_done else row.state)
+        for place, row in enumerate(rows)
+    ]
     while pending:
         pending = await _insert_once(conn, pending, outcomes)
     ordered = [outcomes[place] for place in range(len(rows))]
@@ -132,7 +139,7 @@ async def _write(conn: Connection, keyed: Sequence[_Keyed]) -> dict[UUID, int]:
         *(
             (
                 k.dedup, k.body_sha, r.consumer, r.source, r.message_id, r.type, r.role, r.ref, r.saga_key,
-                r.correlation_id, r.state, r.reason, storable(r.error), r.suspect, r.prio, r.expires_at_seconds,
+                r.correlation_id, k.state, r.reason, storable(r.error), r.suspect, r.prio, r.expires_at_seconds,
                 r.props, r.body,
             )
             for k in keyed
@@ -165,7 +172,7 @@ def _reused(keyed: _Keyed) -> _Keyed:
         row, state=RowState.DEAD, reason="id_reused", suspect=False, expires_at_seconds=None,
         error="Another body is stored under this consumer, source and message id; the first one counts.",
     )  # fmt: skip
-    return _Keyed(keyed.place, offender, dedup, keyed.body_sha)
+    return _Keyed(keyed.place, offender, dedup, keyed.body_sha, offender.state)
 
 
 def _verdict(keyed: _Keyed) -> Verdict:

@@ -82,6 +82,7 @@ class OutboxRelay:
         self._postponed: list[tuple[Key, str, float]] = []  # to be noted in the table
         self._work = asyncio.Event()
         self._reread_now = asyncio.Event()
+        self._is_hurried = False
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -136,7 +137,13 @@ class OutboxRelay:
         await self._survive(self._release)
         self._lanes.clear()
 
+    def hurry(self) -> None:
+        """`stop` gives up what is not sent at once, now or when it comes."""
+        self._is_hurried = True
+
     def _can_still_send(self) -> bool:
+        if self._is_hurried:
+            return False
         return bool(self._confirmed) or (self._publisher.is_up and self._lanes.can_move(self._loop.time()))
 
     async def _release(self) -> None:

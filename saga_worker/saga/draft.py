@@ -39,6 +39,7 @@ from saga_worker.saga.transitions import Status, move
 TIMEOUT: Final = "timeout"  # no answer to a command
 RESEND: Final = "resend"  # send it again after the back-off
 UNDO_AGAIN: Final = "undo"  # a refused undo is tried again
+STEP_AGAIN: Final = "again"  # past the pivot a rejected step is tried again
 WATCH: Final = "watch"  # the watch over an unknown fate ends
 WAIT: Final = "wait"
 EVERY: Final = "every"

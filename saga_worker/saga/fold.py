@@ -10,48 +10,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, assert_never
 from uuid import UUID
 
+from saga_worker.saga.backlog import (
+    BEHIND_DEAD,
+    HANDLER_ERROR,
+    PAUSED,
+    WORKER_KILLED,
+    changed,
+    failed,
+    input_of,
+    is_blocking,
+    is_held_here,
+    sequence,
+)
 from saga_worker.saga.changes import JournalRow, SagaChange
 from saga_worker.saga.decide import decide
 from saga_worker.saga.decide.timer import is_local, is_reply_timeout
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.inputs import (
-    ActivityResult,
     Applied,
     Decision,
-    EventArrived,
     Given,
     Ignored,
     Input,
     LocalDone,
     LocalFailed,
-    OperatorCommand,
     Parked,
     Postponed,
     PublishEvent,
     Raised,
     Refused,
-    ReplyArrived,
     SendCommand,
     TimerFired,
 )
 from saga_worker.saga.instance import Instance, Timer
 from saga_worker.saga.retry import Retry
-from saga_worker.saga.routing import parse_command_id
-from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
+from saga_worker.saga.rows import InboxRow, Role, RowState
 from saga_worker.saga.transitions import Status
 
-BEHIND_DEAD: Final = "behind_dead"
 DEAD_LETTER: Final = "dead_letter"  # on the attention list
 TIMER_FAILED: Final = "timer_failed: "  # on the attention list, with the name of the timer and the error
-HANDLER_ERROR: Final = "handler_error"
-WORKER_KILLED: Final = "worker_killed"
-BLOCKING: Final = frozenset({HANDLER_ERROR, WORKER_KILLED})  # only what died while being applied blocks its saga
-# Reasons for being held that `fold` judges anew; whoever folds has the definition at hand.
-LIFTED_HERE: Final = frozenset({BEHIND_DEAD, "paused", "definition_absent"})
 TIMERS_AT_ONCE: Final = 50
 FIVE_TIMES: Final = Retry.exponential(5)
 HOPELESS: Final = timedelta(hours=1)  # between tries of a timer whose handler keeps raising
@@ -101,7 +102,7 @@ def due_local(instance: Instance | None, now: datetime) -> tuple[int, int] | Non
 
 def is_blocked(rows: Sequence[InboxRow]) -> bool:
     """Whether a dead row stops the saga of these rows."""
-    return any(_is_blocking(row) for row in rows)
+    return any(is_blocking(row) for row in rows)
 
 
 class LocalRefused(Exception):
@@ -126,11 +127,11 @@ class _Fold:
         self.rows_wait = False  # a row is ready but not yet due, or must run alone
 
     def run(self, rows: Sequence[InboxRow]) -> SagaChange:
-        ready = sorted((r for r in rows if r.state is RowState.READY), key=_sequence)
+        ready = sorted((r for r in rows if r.state is RowState.READY), key=sequence)
         aside = sorted((r for r in rows if r.state in (RowState.PARKED, RowState.HELD)), key=lambda r: r.id)
-        held = [r for r in aside if _is_held_here(r)]
-        self.parked = [r for r in aside if r.state is RowState.PARKED and not _is_held_here(r)]
-        self.is_behind_dead = any(_is_blocking(r) for r in rows)
+        held = [r for r in aside if is_held_here(r)]
+        self.parked = [r for r in aside if r.state is RowState.PARKED and not is_held_here(r)]
+        self.is_behind_dead = any(is_blocking(r) for r in rows)
         if self._is_blocked() or not held:
             self._apply_rows(ready)
         else:
@@ -145,7 +146,7 @@ class _Fold:
 
         Raises `LocalRefused` when the step's outcome cannot be applied: its transaction must be rolled back.
         """
-        self.is_behind_dead = any(_is_blocking(r) for r in rows)
+        self.is_behind_dead = any(is_blocking(r) for r in rows)
         before = self.instance
         decision = self._decide(done)
         match decision.outcome:
@@ -156,7 +157,7 @@ class _Fold:
             case _:
                 raise LocalRefused("the step is not due any more")
         if _has_moved(before, self.instance):
-            self._put_behind([r for r in rows if r.state is RowState.PARKED and not _is_held_here(r)])
+            self._put_behind([r for r in rows if r.state is RowState.PARKED and not is_held_here(r)])
         self.change.again = self.change.again or any(r.state is RowState.READY for r in rows)
         return self._finish()
 
@@ -177,7 +178,7 @@ class _Fold:
 
     def _release(self, held: list[InboxRow], ready: list[InboxRow]) -> None:
         """What held these rows is lifted: ready again, in their old order. Younger rows wait for the next round."""
-        self.change.rows += [_changed(row, RowState.READY) for row in held]
+        self.change.rows += [changed(row, RowState.READY) for row in held]
         self.change.again = True
         self.rows_wait = True
         self._apply_rows([row for row in ready if row.role is Role.OPERATOR])
@@ -213,13 +214,13 @@ class _Fold:
     def _bury(self, row: InboxRow) -> None:
         """Workers died of this row, alone with it, as often as they may."""
         error = f"{row.crashes} workers died while they applied this row, alone; the last word has an operator."
-        failed = _failed(row, self.given.now, attempts=row.attempts)
-        self.change.rows.append(replace(failed, state=RowState.DEAD, reason=WORKER_KILLED, error=error))
+        counted = failed(row, self.given.now, attempts=row.attempts)
+        self.change.rows.append(replace(counted, state=RowState.DEAD, reason=WORKER_KILLED, error=error))
         self.is_behind_dead = self.is_behind_dead or row.role is not Role.OPERATOR
 
     def _apply(self, row: InboxRow) -> None:
         before = self.instance
-        if self._settle(row, self._decide(_input_of(row))):
+        if self._settle(row, self._decide(input_of(row))):
             self._after_step(before)
 
     def _after_step(self, before: Instance | None) -> None:
@@ -229,6 +230,8 @@ class _Fold:
         if self.alone:
             self._put_behind(self.parked)
             self.parked = []
+        elif self.rows_wait or self._is_blocked():
+            self.is_offered = False  # an operator's row moved the saga; nothing overtakes those that wait
         else:
             self._take_up()
 
@@ -242,16 +245,16 @@ class _Fold:
         now = self.given.now
         match decision.outcome:
             case Applied(reason):
-                self.change.rows.append(_changed(row, RowState.DONE, reason=reason, settled_at=now))
+                self.change.rows.append(changed(row, RowState.DONE, reason=reason, settled_at=now))
                 self._journal(row, decision)
                 return True
             case Ignored(reason):
-                self.change.rows.append(_changed(row, RowState.IGNORED, reason=reason, settled_at=now))
+                self.change.rows.append(changed(row, RowState.IGNORED, reason=reason, settled_at=now))
             case Parked(reason):
                 self._park(row, reason)
             case Refused(reason, error):
-                failed = _failed(row, now, attempts=row.attempts + 1)
-                self.change.rows.append(replace(failed, state=RowState.DEAD, reason=reason, error=error))
+                counted = failed(row, now, attempts=row.attempts + 1)
+                self.change.rows.append(replace(counted, state=RowState.DEAD, reason=reason, error=error))
             case Raised(error):
                 self._fail(row, error)
             case Postponed():
@@ -262,26 +265,26 @@ class _Fold:
 
     def _fail(self, row: InboxRow, error: str) -> None:
         """The author's code raised: again after the back-off, then a dead letter that blocks its saga."""
-        failed = _failed(row, self.given.now, attempts=row.attempts + 1)
-        delay = self.limits.attempts.delay(failed.attempts, self.given.jitter)
+        counted = failed(row, self.given.now, attempts=row.attempts + 1)
+        delay = self.limits.attempts.delay(counted.attempts, self.given.jitter)
         if delay is not None:
-            self.change.rows.append(replace(failed, state=RowState.READY, error=error, next_at=self.given.now + delay))
+            self.change.rows.append(replace(counted, state=RowState.READY, error=error, next_at=self.given.now + delay))
             self.rows_wait = self.rows_wait or row.role is not Role.OPERATOR
             return
-        self.change.rows.append(replace(failed, state=RowState.DEAD, reason=HANDLER_ERROR, error=error))
+        self.change.rows.append(replace(counted, state=RowState.DEAD, reason=HANDLER_ERROR, error=error))
         self.is_behind_dead = self.is_behind_dead or row.role is not Role.OPERATOR
 
     def _hold(self, row: InboxRow) -> None:
         """Behind a dead row or in a paused saga. Without a saga (its start died) the row parks without an end."""
         if self.instance is None:
-            self.change.rows.append(_changed(row, RowState.PARKED, reason=BEHIND_DEAD))
+            self.change.rows.append(changed(row, RowState.PARKED, reason=BEHIND_DEAD))
         else:
-            reason = "paused" if self._is_paused() else BEHIND_DEAD
-            self.change.rows.append(_changed(row, RowState.HELD, reason=reason))
+            reason = PAUSED if self._is_paused() else BEHIND_DEAD
+            self.change.rows.append(changed(row, RowState.HELD, reason=reason))
 
     def _park(self, row: InboxRow, reason: str) -> None:
         expires_at = row.expires_at or self.given.now + self.limits.parking
-        self.change.rows.append(_changed(row, RowState.PARKED, reason=reason, expires_at=expires_at))
+        self.change.rows.append(changed(row, RowState.PARKED, reason=reason, expires_at=expires_at))
         self.parked.append(replace(row, state=RowState.PARKED, reason=reason, expires_at=expires_at))
 
     def _offer_once(self) -> None:
@@ -295,7 +298,7 @@ class _Fold:
         place = 0
         while place < len(self.parked):
             row = self.parked[place]
-            decision = self._decide(_input_of(row))
+            decision = self._decide(input_of(row))
             if isinstance(decision.outcome, Parked):
                 self.parked[place] = self._still_parked(row, decision.outcome.reason)
                 place += 1
@@ -315,7 +318,7 @@ class _Fold:
         if row.reason == reason:
             return row
         self._forget(row.id)
-        self.change.rows.append(_changed(row, RowState.PARKED, reason=reason, expires_at=row.expires_at))
+        self.change.rows.append(changed(row, RowState.PARKED, reason=reason, expires_at=row.expires_at))
         return replace(row, reason=reason)
 
     def _put_behind(self, rows: list[InboxRow]) -> None:
@@ -325,7 +328,7 @@ class _Fold:
             if self._is_blocked():
                 self._hold(row)
             else:
-                self.change.rows.append(_changed(row, RowState.READY, expires_at=row.expires_at))
+                self.change.rows.append(changed(row, RowState.READY, expires_at=row.expires_at))
                 self.change.again = self.change.again or not self.rows_wait
 
     def _forget(self, row_id: int) -> None:
@@ -339,12 +342,12 @@ class _Fold:
             self._forget(row.id)
             if self._is_blocked():  # what they wait for may only be dead, and come back: another period
                 expires_at = self.given.now + self.limits.parking
-                change = _changed(row, RowState.PARKED, reason=row.reason, expires_at=expires_at)
+                change = changed(row, RowState.PARKED, reason=row.reason, expires_at=expires_at)
             else:
                 reason = "unknown_saga" if self.instance is None else "not_expected"
                 error = f"Nothing took up this {row.type} before its parking period ended."
-                failed = _failed(row, self.given.now, attempts=row.attempts)
-                change = replace(failed, state=RowState.DEAD, reason=reason, error=error)
+                counted = failed(row, self.given.now, attempts=row.attempts)
+                change = replace(counted, state=RowState.DEAD, reason=reason, error=error)
             self.change.rows.append(change)
 
     def _judge_attention(self) -> None:
@@ -378,10 +381,21 @@ class _Fold:
             before = self.instance
             decision = self._decide(TimerFired(name, before.progress.timers[name].epoch))
             self._settle_timer(name, decision)
-            if isinstance(decision.outcome, Applied):
-                self._after_step(before)
+            if isinstance(decision.outcome, Applied) and _has_moved(before, self.instance):
+                self._wait_for_parked()
             if self.alone or self.rows_wait or self._is_blocked():
                 return
+
+    def _wait_for_parked(self) -> None:
+        """A timer has moved the saga: parked rows have their turn before the next one.
+
+        In a transaction of their own, which announces them: of those that this one takes up nobody would know if the
+        author's code killed the worker, and the timer would do it again for ever.
+        """
+        if self.parked:
+            self._put_behind(self.parked)
+            self.parked = []
+            self.rows_wait = True
 
     def _due_timer(self) -> str | None:
         if self.instance is None:
@@ -478,17 +492,6 @@ class _Fold:
         self.instance = after
 
 
-def _is_held_here(row: InboxRow) -> bool:
-    """Held back by something that `fold` judges: also what was parked behind a dead start, undecided."""
-    if row.state is RowState.PARKED:
-        return row.reason == BEHIND_DEAD
-    return row.state is RowState.HELD and row.reason in LIFTED_HERE
-
-
-def _is_blocking(row: InboxRow) -> bool:
-    return row.state is RowState.DEAD and row.reason in BLOCKING and row.role is not Role.OPERATOR
-
-
 def _has_moved(before: Instance | None, after: Instance | None) -> bool:
     """Whether an event that was early before may be due, or too late, now."""
     if before is None or after is None:
@@ -510,44 +513,3 @@ def _armed(before: Instance | None, after: Instance) -> tuple[str, ...]:
         for name, timer in after.progress.timers.items()
         if name not in old or old[name].epoch != timer.epoch
     )
-
-
-def _sequence(row: InboxRow) -> tuple[int, int]:
-    return (0 if row.role is Role.OPERATOR else 1, row.id)
-
-
-def _input_of(row: InboxRow) -> Input:
-    match row.role:
-        case Role.EVENT:
-            return EventArrived(row.type, row.saga_key or "", row.body)
-        case Role.REPLY:
-            answered = parse_command_id(row.correlation_id or "")
-            return ReplyArrived(answered[1] if answered else 0, row.type, row.body)
-        case Role.ACTIVITY:
-            activity = parse_command_id(row.correlation_id or "")
-            return ActivityResult(activity[1] if activity else 0, row.type, row.body)
-        case Role.OPERATOR:
-            return OperatorCommand(row.type, row.body)
-        case Role.CHILD:
-            raise AssertionError("no definition of this release starts children")
-        case _:
-            assert_never(row.role)
-
-
-def _changed(
-    row: InboxRow, state: RowState, *, reason: str | None = None, expires_at: datetime | None = None,
-    settled_at: datetime | None = None,
-) -> RowChange:  # fmt: skip
-    """`row` in a new state; its counters stay, what made it wait does not."""
-    return RowChange(
-        id=row.id, state=state, reason=reason, attempts=row.attempts, crashes=row.crashes, expires_at=expires_at,
-        first_failed_at=row.first_failed_at, settled_at=settled_at, suspect=row.suspect and state is RowState.HELD,
-    )  # fmt: skip
-
-
-def _failed(row: InboxRow, now: datetime, *, attempts: int) -> RowChange:
-    """The counters of a row that failed now; the caller puts in state, reason and error."""
-    return RowChange(
-        id=row.id, state=RowState.READY, attempts=attempts, crashes=row.crashes,
-        first_failed_at=row.first_failed_at or now, last_failed_at=now,
-    )  # fmt: skip

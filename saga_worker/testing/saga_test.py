@@ -224,10 +224,11 @@ class SagaTest(Generic[S]):
         wanted = message if isinstance(message, type) else type(message)
         kind: type[Message] = Command if issubclass(wanted, Command) else Event
         found = self._unexpected(kind)
+        said = message.__name__ if isinstance(message, type) else repr(message)
         if not found:
-            self._fail(f"expected {message!r} to go out next, but nothing more did")
+            self._fail(f"expected {said} to go out next, but nothing more did")
         if not (isinstance(found[0], message) if isinstance(message, type) else found[0] == message):
-            self._fail(f"expected {message!r} to go out next, but it is {found[0]!r}")
+            self._fail(f"expected {said} to go out next, but it is {found[0]!r}")
         self._expected[kind] += 1
         return self
 

@@ -33,6 +33,7 @@ from saga_worker.trial.demo.orders import plan
 from tests.faults.campaign import CHECKOUT, Campaign, Event, Place
 
 TAKEN_OVER: Final = "relay.taken_over"  # is passed only where another worker died before
+GENERAL_ONLY: Final = frozenset({"consumer.before_commit"})  # the fast path commits in the orchestrator
 UNDOABLE: Final = ("reserve_stock", "charge_card")
 SETTINGS: Final = {"CHECKOUT_PAYMENT_TIMEOUT_SECONDS": "1.5", "CHECKOUT_REVIEW_TIMEOUT_SECONDS": "2"}
 
@@ -63,13 +64,15 @@ def _event(id: str, type: str, body: bytes) -> Event:
 
 
 async def kill_at(
-    place: Place, point: str, *, nth: int = 1, orders: int = 14, seed: int = 1, bystander: bool = False
-) -> Run:
+    place: Place, point: str, *, nth: int = 1, orders: int = 14, seed: int = 1, bystander: bool = False,
+    is_fast: bool = True,
+) -> Run:  # fmt: skip
     """Kill a worker at the n-th passing of `point`, start another, wait for the end of every order, check."""
     started = time.monotonic()
     events, again = load(orders, seed=seed)
-    async with Campaign(place, CHECKOUT, SETTINGS) as run:
-        first = "orchestrator.committed=kill" if point == TAKEN_OVER else f"{point}:{nth}=kill"
+    is_fast = is_fast and point not in GENERAL_ONLY
+    async with Campaign(place, CHECKOUT, {**SETTINGS, "SAGA_WORKER_FAST_PATH": str(is_fast).lower()}) as run:
+        first = "relay.before_publish=kill" if point == TAKEN_OVER else f"{point}:{nth}=kill"
         await asyncio.gather(run.start_participants(), run.start_worker("victim", fault=first))
         if bystander:
             await run.start_worker("bystander")
@@ -121,7 +124,10 @@ def markdown(table: Mapping[str, Sequence[Run]]) -> str:
 
 
 def _runs(point: str, options: argparse.Namespace, database_url: str, amqp_url: str, template: str) -> Iterator[Run]:
-    """The first run kills at the first passing; later ones at a random one, every second beside a healthy worker."""
+    """The first run kills at the first passing; later ones at a random one, every second beside a healthy worker.
+
+    Two runs on the fast path, two on the general one, and so on.
+    """
     choice = random.Random(f"{options.seed}:{point}")
     for number in range(options.runs):
         nth = 1 if number == 0 or point == TAKEN_OVER else choice.randint(1, 4)
@@ -129,7 +135,17 @@ def _runs(point: str, options: argparse.Namespace, database_url: str, amqp_url: 
         with databases.fresh(database_url, template=template) as url, tempfile.TemporaryDirectory() as directory:
             place = Place(url, amqp_url, namespace, Path(directory))
             seed, bystander = options.seed + number, number % 2 == 1
-            run = asyncio.run(kill_at(place, point, nth=nth, orders=options.orders, seed=seed, bystander=bystander))
+            run = asyncio.run(
+                kill_at(
+                    place,
+                    point,
+                    nth=nth,
+                    orders=options.orders,
+                    seed=seed,
+                    bystander=bystander,
+                    is_fast=number // 2 % 2 == 0,
+                )
+            )
             namespace.delete(amqp_url)
         print(
             f"{point}:{nth} seed {seed}: {run.statuses}, {run.acknowledged} events, {run.redelivered} second copies, "

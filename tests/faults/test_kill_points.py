@@ -6,13 +6,21 @@ import pytest
 
 from saga_worker.faults import POINTS
 from tests.faults.campaign import Place
-from tests.faults.kill_points import kill_at
+from tests.faults.kill_points import GENERAL_ONLY, kill_at
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", POINTS)
-async def test_a_worker_killed_there_loses_and_doubles_nothing(place: Place, point: str) -> None:
-    run = await kill_at(place, point)
+@pytest.mark.parametrize(
+    ("point", "path"),
+    [
+        (point, path)
+        for point in POINTS
+        for path in ("fast", "general")
+        if path == "general" or point not in GENERAL_ONLY
+    ],
+)
+async def test_a_worker_killed_there_loses_and_doubles_nothing(place: Place, point: str, path: str) -> None:
+    run = await kill_at(place, point, is_fast=path == "fast")
 
     assert not run.broken
     assert run.kills >= 1

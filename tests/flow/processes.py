@@ -70,12 +70,13 @@ class Processes:
             timeout=30, check=False,
         )  # fmt: skip
 
-    def start(self, *arguments: str, definitions: Path = ROOT / "definitions", **settings: str) -> Run:
+    def start(self, *arguments: str, definitions: Path | None = ROOT / "definitions", **settings: str) -> Run:
+        """A worker; with `definitions` None it takes those of its folder."""
         port, log_file = _free_port(), self.folder / f"worker{len(self.runs)}.log"
         quick = {"POLL_SECONDS": "0.2", "REPLY_GRACE_SECONDS": "0", "LOG_FORMAT": "json", "HTTP_BIND": str(port)}
         with log_file.open("w", encoding="utf-8") as log:
             process = subprocess.Popen(
-                [*COMMAND, "run", "--definitions", str(definitions), *arguments],
+                [*COMMAND, "run", *(["--definitions", str(definitions)] if definitions else []), *arguments],
                 env=self.environment(**(quick | settings)), cwd=self.folder, stderr=log, text=True,
             )  # fmt: skip
         self.runs.append(Run(process, log_file, port))

@@ -132,6 +132,7 @@ def mend(maker: str) -> None:
 def line(
     name: str = "line", *, deadline: timedelta | None = None, review_timeout: timedelta | None = TWO_DAYS,
     on_timeout: OnTimeout = OnTimeout.COMPENSATE, undo_b: Undo = Undo.STRICT, pivoted: bool = True,
+    retry_q: Retry | None = None,
 ) -> Saga[State]:  # fmt: skip
     """a (hybrid, 3 tries) → b (strict) → review, if the start says so → p (the pivot) → late wait? → q → told."""
     saga = Saga(name, state=State, deadline=deadline)
@@ -202,7 +203,7 @@ def line(
     def p_done(state: State, reply: Yes) -> Verdict:
         return answer(state, reply.then, "p")
 
-    @saga.command("dest-q", timeout=minutes(1), undo=Undo.NONE)
+    @saga.command("dest-q", timeout=minutes(1), retry=retry_q, undo=Undo.NONE)
     def q(state: State) -> DoQ:
         mend("q")
         return DoQ(step="q", seen=state.seen)

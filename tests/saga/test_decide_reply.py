@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from saga_worker import minutes
+from saga_worker import Retry, hours, minutes, seconds
 from saga_worker.saga.decide import decide
 from saga_worker.saga.inputs import Decision, Given, Refused, ReplyArrived
 from saga_worker.saga.instance import Fate
@@ -183,6 +183,26 @@ def test_a_rejection_past_the_pivot_stays_and_asks_for_attention() -> None:
 
     test.expect_attention("rejected_after_pivot: q")
     assert test.state.seen[-1] == "no q"
+
+
+def test_a_rejection_past_the_pivot_is_tried_again_under_a_new_id_before_it_asks_for_attention() -> None:
+    test = SagaTest(line(retry_q=Retry.fixed(3, seconds(10)))).given(Begun()).reply(Yes()).reply(Yes()).reply(Yes())
+    test.expect(DoA).expect(DoB).expect(DoP).expect(DoQ).reject(No()).expect_nothing().expect_attention()
+
+    test.advance(seconds(10)).expect(DoQ).reject(No()).advance(seconds(10)).expect(DoQ).expect_attention()
+    assert [c.seq for c in test.one.commands()] == [1, 2, 3, 4, 5, 6]
+
+    test.reject(No()).advance(hours(1)).expect_nothing().expect_attention("rejected_after_pivot: q")
+    test.operator("retry").expect(DoQ).expect_attention().reply(Yes()).expect(Told).expect_status("completed")
+
+
+def test_a_retry_of_what_will_be_tried_again_anyhow_changes_nothing() -> None:
+    test = SagaTest(line(retry_q=Retry.fixed(3, seconds(10)))).given(Begun()).reply(Yes()).reply(Yes()).reply(Yes())
+
+    test.reject(No()).operator("retry").expect_outcome("ignored: nothing_to_retry")
+
+    test.given(Cancel(then="complete")).expect_status("completed").advance(minutes(1))
+    assert len(test.sent) == 4
 
 
 def test_a_rejection_past_the_pivot_may_be_accepted_by_its_handler() -> None:

@@ -87,6 +87,13 @@ def test_a_strict_step_that_worked_after_all_waits_for_its_turn_while_another_un
     assert test.unsettled == 0
 
 
+def test_a_late_success_of_what_is_taken_back_does_not_touch_the_state() -> None:
+    test = hybrid_unknown().reply(Yes(), to=UndoA).late_reply(Yes(then="raise"), to=DoA)
+
+    test.expect_outcome("applied: late_reply").expect_status("compensated")
+    assert test.state.seen == ["begun", "cancel"]
+
+
 def test_the_undo_after_a_late_success_knows_what_the_reply_said() -> None:
     test = strict_unknown().reply(Yes()).late_reply(Yes(note="#7"), to=DoB)
 

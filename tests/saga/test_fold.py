@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from saga_worker import Retry, days, hours, minutes, seconds
+from saga_worker import OnTimeout, Retry, Saga, days, hours, minutes, seconds
 from saga_worker.saga.changes import SagaChange
 from saga_worker.saga.fold import NOT_NOW, Limits, fold
 from saga_worker.saga.inputs import Given
@@ -19,7 +19,7 @@ from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
 from saga_worker.saga.transitions import Status
 from saga_worker.testing import SagaTest
 from saga_worker.testing.one_saga import SAGA_ID, START
-from tests.saga.scripted import BROKEN, Begun, Cancel, DoA, DoB, Signal, UndoA, Yes, line, waits
+from tests.saga.scripted import BROKEN, Begun, Cancel, DoA, DoB, Signal, State, UndoA, Yes, answer, line, waits
 
 LINE, WAITS = line(), waits()
 REF = ref_of("line", "k")
@@ -208,6 +208,15 @@ def test_a_replayed_row_frees_those_behind_it_in_the_old_order() -> None:
     assert change.again and change.journal == []
 
 
+def test_rows_that_are_freed_come_before_timers() -> None:
+    held = reply(2, 1, Yes(), state=RowState.HELD, reason="behind_dead")
+
+    change = folded([held], started(), given=at(hours(1)))
+
+    assert states(change) == {2: "ready"}
+    assert change.journal == []
+
+
 def test_the_wake_row_is_back_when_the_saga_is_freed() -> None:
     test = SagaTest(LINE, tolerant=True).given(Begun()).event(Cancel(then="raise")).advance(seconds(20))
     test.expect_attention("dead_letter")
@@ -286,6 +295,27 @@ def test_a_suspect_is_left_for_a_transaction_of_its_own_with_all_behind_it() -> 
 
     assert states(change) == {2: "done"}
     assert change.suspect == 3
+
+
+def test_a_suspect_stays_one_until_it_is_decided() -> None:
+    dead = row(2, Cancel(), state=RowState.DEAD, reason="handler_error")
+    held = folded([dead, row(3, Cancel(then="go"), suspect=True, crashes=1)], started())
+    freed = folded([row(3, Cancel(then="go"), suspect=True, state=RowState.HELD, reason="behind_dead")], started())
+
+    assert (named(held, 3).state, named(held, 3).suspect, named(held, 3).crashes) == (RowState.HELD, True, 1)
+    assert (named(freed, 3).state, named(freed, 3).suspect) == (RowState.READY, True)
+
+
+def test_what_a_timer_makes_possible_is_ready_for_a_transaction_that_announces_it() -> None:
+    test = SagaTest(waits(timeout=hours(1), on_timeout=OnTimeout.CONTINUE)).given(Begun()).event(Signal())
+    test.one.now += hours(1)
+
+    change = test.one.step(from_timers=True)
+
+    assert change is not None and change.again
+    assert (test.one.rows[2].state, len(change.journal)) == (RowState.READY, 1)
+    test.advance(seconds(0))
+    assert test.one.rows[2].reason == "not_expected_yet"
 
 
 def test_a_suspect_alone_is_applied_cleared_and_nothing_else_runs() -> None:
@@ -518,6 +548,25 @@ def test_two_due_timers_fire_in_the_order_of_their_due_times() -> None:
     timers = [entry.message_id.split(":", 2)[2] for entry in test.one.journal if entry.input_kind == "timer"]
     assert timers == ["every:review:4", "wait:review:3"]
     test.expect_status("compensating")
+
+
+def test_a_timer_waits_for_a_row_that_an_earlier_timer_took_up_and_that_raised() -> None:
+    saga = Saga("short", state=State, deadline=hours(2))
+    saga.starts_on(Begun, key=lambda e: e.key)(lambda event: State(key=event.key))
+    first = saga.wait("first", timeout=hours(1), on_timeout=OnTimeout.CONTINUE)
+    first.on(Cancel, key=lambda e: e.key)(lambda state, event: None)
+    second = saga.wait("second")
+    second.on(Signal, key=lambda e: e.key)(lambda state, event: answer(state, event.then, "signal"))
+    saga.flow(first, second)
+    test = SagaTest(saga, tolerant=True).given(Begun()).event(Signal(then="raise"))
+    test.expect_outcome("parked: not_expected_yet")
+
+    test.one.now += hours(3)  # both timers are due
+    test.one.step(from_timers=True)
+
+    assert [entry.input_kind for entry in test.one.journal] == ["event", "timer"]
+    assert test.one.rows[2].state is RowState.READY
+    test.expect_status("waiting")
 
 
 def test_a_new_saga_asks_for_its_wake_row() -> None:

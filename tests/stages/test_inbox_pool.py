@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from datetime import timedelta
 
 from saga_worker import inbox, workers
@@ -179,3 +180,30 @@ async def test_a_compensated_saga_ignores_what_comes_later(database_url: str) ->
         assert [(r["state"], r["reason"]) for r in rows][-1] == ("ignored", "saga_finished")
         saga = (await h.query("SELECT status, unsettled, reason FROM saga_worker.v_saga"))[0]
         assert (saga["status"], saga["unsettled"], saga["reason"]) == ("compensated", 0, "enough")
+
+
+async def test_a_suspect_waits_until_no_other_code_of_an_author_can_kill_the_process(database_url: str) -> None:
+    async with harness(database_url) as h:
+        await h.store(row(Opened(account="a"), "a", message_id="1"), row(Opened(account="b"), "b", message_id="2"))
+        others_run, let_others_go, suspect_runs = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def others(ids: Sequence[int]) -> None:
+            others_run.set()
+            await let_others_go.wait()
+
+        async def suspect(ids: Sequence[int]) -> None:
+            suspect_runs.set()
+
+        batch = asyncio.create_task(h.orchestrator.advance([ref_of("account", "a")], announce=others))
+        await others_run.wait()
+        alone = asyncio.create_task(h.orchestrator.advance([ref_of("account", "b")], announce=suspect, alone=True))
+        late = asyncio.create_task(h.orchestrator.take_in([row(Opened(account="c"), "c", message_id="3")]))
+        async with h.database.autocommit() as connection:  # time enough for both, were they not kept waiting
+            await connection.raw.execute("SELECT pg_sleep(0.2)")
+        assert not suspect_runs.is_set()
+        assert not late.done()
+
+        let_others_go.set()
+        await asyncio.gather(batch, alone, late)
+
+        assert await h.states() == ["done"] * 3

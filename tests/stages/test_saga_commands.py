@@ -34,7 +34,7 @@ async def _sagas(connection: asyncpg.Connection) -> None:
         (["--definition", "billing"], set()),
         (["--since", "1h", "--status", "running"], {"4711", "4712"}),
     ],
-    ids=" ".join,
+    ids=lambda words: " ".join(sorted(words)),
 )
 def test_sagas_are_listed_by_filter(run: Run, database: str, filters: list[str], keys: set[str]) -> None:
     on(database, _sagas)

@@ -14,6 +14,7 @@ from saga_worker.saga.draft import (
     CANNOT_COMPENSATE,
     NO_ANSWER,
     REJECTED_AFTER_PIVOT,
+    STEP_AGAIN,
     UNDO_AGAIN,
     UNDO_FAILED,
     UNSETTLED_EXPIRED,
@@ -21,9 +22,10 @@ from saga_worker.saga.draft import (
     Draft,
 )
 from saga_worker.saga.inputs import Ignored
-from saga_worker.saga.instance import CommandKind, CommandRecord
+from saga_worker.saga.instance import CommandKind, CommandRecord, Fate
 from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.retry import Compensate
+from saga_worker.saga.steps import CommandOf
 
 LATE = "late_reply"
 
@@ -97,9 +99,23 @@ def _rejected(draft: Draft, record: CommandRecord, said: Said) -> Next:
         verdict = Compensate(said.why)
     following = by_verdict(verdict, Leave(record.step))
     if isinstance(following, Undo) and draft.pivoted:
-        draft.attend(REJECTED_AFTER_PIVOT, record.step)
-        return Stay()
+        return _only_forward(draft, record)
     return following
+
+
+def _only_forward(draft: Draft, record: CommandRecord) -> Next:
+    """Past the pivot a rejected command is tried again, under a new id; out of tries it asks for attention.
+
+    Own work that fails for good has been tried enough, or has said that it is no use.
+    """
+    step = draft.step(record)
+    failures = sum(c.step == record.step and c.fate is Fate.REJECTED for c in draft.commands.values())
+    delay = step.retry.delay(failures, draft.given.jitter) if isinstance(step, CommandOf) else None
+    if delay is None:
+        draft.attend(REJECTED_AFTER_PIVOT, record.step)
+    else:
+        draft.arm(f"{STEP_AGAIN}:{record.step}", delay)
+    return Stay()
 
 
 def _late_success(draft: Draft, record: CommandRecord, said: Said) -> Next:

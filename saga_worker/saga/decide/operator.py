@@ -74,8 +74,7 @@ def _retry(draft: Draft) -> Next:
     takers = (_ask_silent, _watch_again, _wait_again, _hurry_failed_timers, _acknowledge)
     is_taken_up = [take_up(draft) for take_up in takers]
     for step_id, seq in draft.active.items():
-        if seq is not None and draft.commands[seq].fate is Fate.REJECTED:
-            draft.lift(step_id, REJECTED_AFTER_PIVOT)
+        if seq is not None and draft.lift(step_id, REJECTED_AFTER_PIVOT):
             return OpenAgain(step_id)
     if _refused_undos_afresh(draft):
         return Proceed()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from saga_worker.saga.commands import Answer, Then
-from saga_worker.saga.decide.next import Leave, Next, Proceed, Stay, Undo, UndoAgain
+from saga_worker.saga.decide.next import Leave, Next, OpenAgain, Proceed, Stay, Undo, UndoAgain
 from saga_worker.saga.draft import (
     DEADLINE_PASSED,
     EVERY,
@@ -39,6 +39,8 @@ def apply(draft: Draft, fired: TimerFired) -> Next:
             return Stay()
         case "undo":
             return UndoAgain(int(subject))
+        case "again":
+            return OpenAgain(subject)
         case "watch":
             return _watch_ended(draft, int(subject))
         case "wait":

@@ -1,0 +1,78 @@
+"""Inbox rows in and out of `fold`: what a row says, and what can be said of a row.
+
+Takes rows as the inbox keeps them, guarantees that what is written of a row loses none of its counters, and hands
+`fold` inputs for `decide` and changes for the inbox.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, assert_never
+
+from saga_worker.saga.inputs import ActivityResult, EventArrived, Input, OperatorCommand, ReplyArrived
+from saga_worker.saga.routing import parse_command_id
+from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
+
+BEHIND_DEAD: Final = "behind_dead"
+PAUSED: Final = "paused"
+HANDLER_ERROR: Final = "handler_error"
+WORKER_KILLED: Final = "worker_killed"
+BLOCKING: Final = frozenset({HANDLER_ERROR, WORKER_KILLED})  # only what died while being applied blocks its saga
+# Reasons for being held that `fold` judges anew; whoever folds has the definition at hand.
+LIFTED_HERE: Final = frozenset({BEHIND_DEAD, PAUSED, "definition_absent"})
+
+
+def sequence(row: InboxRow) -> tuple[int, int]:
+    """Operators first, then in the order of arrival."""
+    return (0 if row.role is Role.OPERATOR else 1, row.id)
+
+
+def input_of(row: InboxRow) -> Input:
+    """What the row carries, for `decide`."""
+    match row.role:
+        case Role.EVENT:
+            return EventArrived(row.type, row.saga_key or "", row.body)
+        case Role.REPLY:
+            answered = parse_command_id(row.correlation_id or "")
+            return ReplyArrived(answered[1] if answered else 0, row.type, row.body)
+        case Role.ACTIVITY:
+            ended = parse_command_id(row.correlation_id or "")
+            return ActivityResult(ended[1] if ended else 0, row.type, row.body)
+        case Role.OPERATOR:
+            return OperatorCommand(row.type, row.body)
+        case Role.CHILD:
+            raise AssertionError("no definition of this release starts children")
+        case _:
+            assert_never(row.role)
+
+
+def changed(
+    row: InboxRow, state: RowState, *, reason: str | None = None, expires_at: datetime | None = None,
+    settled_at: datetime | None = None,
+) -> RowChange:  # fmt: skip
+    """`row` in a new state; its counters stay, what made it wait does not. Only a decision clears a suspect."""
+    is_undecided = state in (RowState.READY, RowState.HELD) or reason == BEHIND_DEAD
+    return RowChange(
+        id=row.id, state=state, reason=reason, attempts=row.attempts, crashes=row.crashes, expires_at=expires_at,
+        first_failed_at=row.first_failed_at, settled_at=settled_at, suspect=row.suspect and is_undecided,
+    )  # fmt: skip
+
+
+def failed(row: InboxRow, now: datetime, *, attempts: int) -> RowChange:
+    """The counters of a row that failed now; the caller puts in state, reason and error."""
+    return RowChange(
+        id=row.id, state=RowState.READY, attempts=attempts, crashes=row.crashes,
+        first_failed_at=row.first_failed_at or now, last_failed_at=now,
+    )  # fmt: skip
+
+
+def is_held_here(row: InboxRow) -> bool:
+    """Held back by something that `fold` judges: also what was parked behind a dead start, undecided."""
+    if row.state is RowState.PARKED:
+        return row.reason == BEHIND_DEAD
+    return row.state is RowState.HELD and row.reason in LIFTED_HERE
+
+
+def is_blocking(row: InboxRow) -> bool:
+    """Dead in a way that holds up what comes after it; operators block nobody."""
+    return row.state is RowState.DEAD and row.reason in BLOCKING and row.role is not Role.OPERATOR

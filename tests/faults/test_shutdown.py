@@ -1,0 +1,140 @@
+"""P17: SIGTERM under load, twice, and while starting: exit 0 within the grace, and nobody waits for a lease."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from saga_worker.broker.connection import BrokerConnection, Session
+from saga_worker.sql.migrate import upgrade
+from saga_worker.trial.postgres import EmbeddedPostgres
+from saga_worker.trial.supervisor import free_port
+from tests.faults.campaign import CHECKOUT, DEAL, Campaign, Event, Place
+from tests.faults.kill_points import SETTINGS, UNDOABLE, load
+from tests.faults.partners import Partners
+
+Eventually = Callable[..., Awaitable[Any]]
+PARTS = 4
+ORDERS = 15  # in each part
+# Whoever waited for this lease would not be through in time.
+LONG_LEASE = {"SAGA_WORKER_LEASE_SECONDS": "300"}
+LEFT = """\
+SELECT (SELECT count(*) FROM saga_worker.worker WHERE lease_until > now()) AS leases,
+       (SELECT count(*) FROM saga_worker.v_outbox WHERE owner <> 0) AS owned"""
+FIRST_COMMIT = "SELECT min(committed_at) FROM saga_worker.v_journal WHERE worker = $1"
+
+
+@pytest.mark.slow
+async def test_a_worker_stopped_under_load_leaves_nothing_to_a_lease(place: Place, eventually: Eventually) -> None:
+    async with Campaign(place, CHECKOUT, SETTINGS | LONG_LEASE) as run:
+        await asyncio.gather(run.start_participants(), run.start_worker("w0"))
+        for part in range(PARTS):
+            events, _ = load(ORDERS, seed=part)
+            await run.publish(Event(f"{part}-{e.id}", e.type, renamed(e, part), e.source) for e in events)
+            if part:
+                await run.start_worker(f"w{part}")
+                assert await delay(run, eventually, f"w{part}") < 1.0, "it went on at once"
+            stored = await run.value("SELECT count(*) FROM saga_worker.v_inbox")
+            await eventually(lambda n=stored: run.value(f"SELECT count(*) > {n} FROM saga_worker.v_inbox"))
+            await run.stop(f"w{part}", deadline=10)
+            run.faults += 1
+            assert dict((await run.fetch(LEFT))[0]) == {"leases": 0, "owned": 0}
+        await run.start_worker("last")
+        await run.until_quiet()
+        outcome = await run.outcome(acknowledged=PARTS * ORDERS, faults=PARTS, undoable=UNDOABLE)
+
+        assert not outcome.broken
+        assert outcome.report.redelivered == 0, "nothing was sent twice"
+        await run.stop("last", deadline=10)
+
+
+def renamed(event: Event, part: int) -> dict[str, object]:
+    return {**event.data, "order_id": f"{part}-{event.data['order_id']}"}
+
+
+async def delay(run: Campaign, eventually: Eventually, name: str) -> float:
+    """Seconds between the worker's word that it is ready and its first commit."""
+    (ready,) = run.processes.lines(name, "worker_ready")
+    first: datetime = await eventually(lambda: run.value(FIRST_COMMIT, int(ready["worker"])))
+    return (first - datetime.fromisoformat(ready["timestamp"])).total_seconds()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [0.0, 0.05])
+async def test_a_second_signal_ends_a_drain_that_takes_long(place: Place, eventually: Eventually, apart: float) -> None:
+    """The binding is gone, so the relay would try to the end of its grace."""
+    async with Campaign(place, DEAL, LONG_LEASE) as run, Partners(run):
+        await run.start_worker("one", fault="relay.before_publish=sleep:1")
+        await run.publish([Event(f"open-{n}", "deal_opened", {"deal": f"d{n}"}) for n in range(20)])
+        await eventually(lambda: run.value("SELECT count(*) > 0 FROM saga_worker.v_outbox"))
+        run.processes.signal("one", signal.SIGTERM)
+        await asyncio.sleep(apart)
+        run.processes.signal("one", signal.SIGTERM)
+        assert await run.processes.until_ended("one", 5) == 0
+        run.faults += 1
+        assert dict((await run.fetch(LEFT))[0]) == {"leases": 0, "owned": 0}
+
+        await run.start_worker("two")
+        await run.until_quiet(20)
+        assert not (await run.outcome(acknowledged=20, undoable=("book", "pay"))).broken
+        await run.stop("two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["worker_started", "worker_ready"])
+async def test_a_worker_that_is_stopped_while_it_starts_ends_well(place: Place, word: str) -> None:
+    async with Campaign(place, DEAL) as run:
+        await run.start_worker("one", ready=False)
+        await run.processes.until_said("one", word)
+        await run.stop("one", deadline=10)
+        assert dict((await run.fetch(LEFT))[0]) == {"leases": 0, "owned": 0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["DATABASE", "AMQP"])
+async def test_a_worker_that_waits_for_a_server_can_be_stopped(place: Place, server: str) -> None:
+    url = place.database_url if server == "DATABASE" else place.amqp_url
+    nobody = f"{url.partition('://')[0]}://guest:guest@127.0.0.1:{free_port()}/nowhere"
+    async with Campaign(place, DEAL) as run:
+        await run.start_worker("one", ready=False, variables={f"SAGA_WORKER_{server}_URL": nobody})
+        await run.processes.until_said("one", "database_lost" if server == "DATABASE" else "broker_lost")
+        await run.stop("one", deadline=10)
+
+
+async def test_a_connection_that_comes_up_while_it_is_closed_ends_too(amqp_url: str) -> None:
+    """The library under it can swallow the cancellation of whoever waits for an answer of the broker."""
+    connection, is_coming_up = BrokerConnection(amqp_url, "test"), asyncio.Event()
+
+    async def come_up_in_any_case(session: Session) -> None:
+        is_coming_up.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    starting = asyncio.create_task(connection.start(come_up_in_any_case, lambda closure: None))
+    await is_coming_up.wait()
+    starting.cancel()
+    began = time.monotonic()
+    await connection.close()
+    assert not connection.is_up
+    assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.postgres_server
+async def test_a_worker_whose_database_is_away_can_be_stopped(place: Place, private_postgres: EmbeddedPostgres) -> None:
+    await upgrade(private_postgres.url)
+    there = Place(private_postgres.url, place.amqp_url, place.namespace, place.directory)
+    async with Campaign(there, DEAL) as run:
+        await run.start_worker("one")
+        await run.publish([Event("open-1", "deal_opened", {"deal": "d"})])
+        await asyncio.to_thread(private_postgres.stop, "fast")
+        await run.publish([Event("open-2", "deal_opened", {"deal": "d2"})])
+        await run.processes.until_said("one", "database_lost")
+        await run.stop("one", deadline=15)
