@@ -136,7 +136,7 @@ class BrokerConnection:
         self._on_down: Callable[[Closure], None] | None = None
         self._session: Session | None = None
         self._up = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._first_attempt: asyncio.Future[None] | None = None
 
@@ -188,28 +188,26 @@ class BrokerConnection:
             self._session.fail(closure)
 
     async def close(self) -> None:
-        self._stopping = True
-        task, self._task = self._task, None
-        if task is None:
-            return
-        if self.is_up:
-            self._end_session(FAREWELL)
-            await asyncio.wait({task}, timeout=2 * _CLOSE_TIMEOUT_SECONDS)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        """End for good. Nothing is cancelled: the library can swallow that, or leave its socket open over it."""
+        self._stopping.set()
+        self._end_session(FAREWELL)
+        if self._task is not None:
+            await self._task
+            self._task = None
 
     async def _supervise(self) -> None:
         failures = 0
-        while not self._stopping:
+        while not self._stopping.is_set():
             started_at = asyncio.get_running_loop().time()
             closure = await self._run_session()
             lasted = asyncio.get_running_loop().time() - started_at
             failures = 0 if lasted > _STABLE_SECONDS else failures + 1
-            if not self._stopping:
+            if not self._stopping.is_set():
                 delay = _delay(failures)
                 log.warning(Event.BROKER_LOST, extra=self._fields(closure.text, delay))
-                await asyncio.sleep(delay)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._stopping.wait()
 
     async def _run_session(self) -> Closure:
         """One session from connect to its end; always leaves everything closed."""
@@ -217,9 +215,9 @@ class BrokerConnection:
         session = None
         try:
             session = self._session = await self._connect()
-            await self._on_up(session)
-            if self._stopping:  # `close` has cancelled us, but the library can swallow that
+            if self._stopping.is_set():
                 session.fail(FAREWELL)
+            await self._bring_up(session)
             self._up.set()
             self._first_attempt_done(None)
             log.info(Event.BROKER_BACK, extra={Field.STAGE: self.name})
@@ -229,6 +227,10 @@ class BrokerConnection:
             closure = Closure(str(error))
         except (BrokerUnavailable, *BROKER_FAULTS) as error:
             closure = self._closure_of(session, error)
+            self._first_attempt_done(None)
+        except Exception as error:  # a fault of ours must not end the supervision
+            log.exception(Event.STAGE_FAILED, extra={Field.STAGE: self.name})
+            closure = Closure(type(error).__name__)
             self._first_attempt_done(None)
         finally:
             self._up.clear()
@@ -296,12 +298,15 @@ class BrokerConnection:
     async def _handshake(self, pika: aio_pika.Connection, tap: Tap) -> None:
         """Connect within the time limit; a cancelled connect of the library may wait for the socket, so end that."""
         step = asyncio.ensure_future(pika.connect())
+        stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait({step}, timeout=STEP_TIMEOUT_SECONDS)
+            both: set[asyncio.Future[Any]] = {step, stopping}
+            await asyncio.wait(both, timeout=STEP_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if not step.done():
                 raise TimeoutError(f"no answer within {STEP_TIMEOUT_SECONDS:g} s")
             await step
         finally:
+            stopping.cancel()
             if not step.done():
                 tap.abort()
                 step.cancel()

@@ -286,7 +286,7 @@ class OutboxRelay:
     async def reread_pass(self) -> None:
         """Bring memory and table together: what a lost answer hid, what an operator changed, what is not ours."""
         owner, before, overflow = self._worker_id(), self._lanes.keys, self._overflow
-        self._handed_over = set()
+        self._handed_over = set(self._confirmed)  # they may be deleted before the answer is here
         try:
             async with self._database.autocommit() as connection:
                 rows = await outbox.mine(connection, owner, limit=self._most_in_memory)

@@ -209,7 +209,7 @@ async def test_a_row_that_can_never_be_sent_is_marked_and_the_others_pass(
 
     assert {row[0] for row in left} == {bad, forged}
     assert all(row[1].startswith(INVALID) and row[2] for row in left)
-    assert await ids(amqp_url, queue) == [command_id(good, 1)]
+    assert set(await ids(amqp_url, queue)) == {command_id(good, 1)}  # twice if the channel closed before its confirm
     assert sorted(stage.undeliverable) == sorted([bad, forged])
 
 
