@@ -56,6 +56,7 @@ class SagaTest(Generic[S]):
         test = SagaTest(checkout)
         test.given(OrderPlaced(order_id="4711", ...)).expect(ScoreOrder(order_id="4711", cents=100))
         test.reply(Cleared()).expect(ReserveStock).reply(StockReserved(reservation="r1"))
+        test.expect_activity(price).result(Quote(cents=100))
         test.expect(ChargeCard).advance(minutes(1))          # no answer: it may have been charged
         test.expect(CancelCharge).reply(Done()).expect(ReleaseStock).reply(Done())
         test.expect_status("compensated").expect_nothing()

@@ -32,7 +32,7 @@ CREATE INDEX activity_ready ON saga_worker.activity (next_at, ref, seq) WHERE st
 CREATE INDEX activity_worker ON saga_worker.activity (worker_id) WHERE state = 1;
 
 ALTER TABLE saga_worker.inbox DROP CONSTRAINT inbox_role,
-  ADD CONSTRAINT inbox_role CHECK (role BETWEEN 0 AND 4) NOT VALID;
+  ADD CONSTRAINT inbox_role CHECK (role BETWEEN 0 AND 4);
 
 CREATE VIEW saga_worker.v_activity AS
 SELECT saga_worker.command_id(a.ref, a.seq) AS activity_id, s.saga_id, a.seq, a.undoes, a.definition AS name, a.step,
