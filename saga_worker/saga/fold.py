@@ -452,7 +452,8 @@ class _Fold:
         was_blocked = before is not None and (
             before.status is Status.PAUSED or DEAD_LETTER in before.progress.attention
         )
-        self.change.lower_wake = had is None or was_blocked or due < had
+        # One that was due before may have been put off: a time-out that waits for replies, a local step in other hands.
+        self.change.lower_wake = had is None or was_blocked or due < had or had <= self.given.now
 
     # -- the journal ----------------------------------------------------------------------------------------------
 
