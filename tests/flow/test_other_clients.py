@@ -67,7 +67,7 @@ async def test_a_plain_client_starts_a_checkout_and_twenty_lines_answer_it_to_th
     await eventually(has_ended, deadline=30)
     saga = await records.saga("4711")
     assert saga is not None and json.loads(saga["state"])["parcels"] == ["box 1"]
-    assert [row["state"] for row in await records.rows()] == ["done"] * 5
+    assert [row["state"] for row in await records.rows()] == ["done"] * 6
 
 
 async def test_the_command_and_the_reply_of_the_page_are_what_is_on_the_wire(workers: Workers, wire: Wire) -> None:
