@@ -13,6 +13,7 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 from saga_worker.saga.changes import JournalRow, SagaChange
+from saga_worker.saga.decide.timer import is_local
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits, due_local, fold, fold_local
 from saga_worker.saga.inputs import Effect, Given, LocalDone, LocalFailed, SendCommand
@@ -67,9 +68,9 @@ class OneSaga:
         return row
 
     def failed_timers(self) -> dict[str, int]:
-        """The timers whose code raised the last time they fired, and how often."""
+        """The timers whose code raised the last time they fired, and how often; local steps are told to fail."""
         timers = self.instance.progress.timers if self.instance is not None else {}
-        return {name: timer.failures for name, timer in timers.items() if timer.failures}
+        return {name: timer.failures for name, timer in timers.items() if timer.failures and not is_local(name)}
 
     def in_state(self, *states: RowState) -> list[InboxRow]:
         return [row for row in self.rows.values() if row.state in states]
