@@ -28,7 +28,6 @@ import asyncpg
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.yardstick import Yardstick
-
 from saga_worker.testing import resolve_broker, resolve_database
 
 HERE = Path(__file__).resolve().parent

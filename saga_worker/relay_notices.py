@@ -61,7 +61,9 @@ class RelayNotices:
             await self._store_until_stored(notices)
 
     async def _store_until_stored(self, notices: Sequence[tuple[str, UUID, str]]) -> None:
-        while not await self._store(notices):
+        while True:
+            if await self._store(notices):
+                return
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _store(self, notices: Sequence[tuple[str, UUID, str]]) -> bool:

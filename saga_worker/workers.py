@@ -28,7 +28,7 @@ async def heartbeat(conn: Connection, worker_id: int, lease_seconds: float = LEA
 
 
 async def leave(conn: Connection, worker_id: int) -> None:
-    """End the lease at once: the process ends in order."""
+    """Go at once: the process ends in order."""
     await conn.execute("worker_leave", worker_id)
 
 

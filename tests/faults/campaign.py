@@ -130,6 +130,7 @@ class Campaign:
             "SAGA_WORKER_AMQP_URL": place.amqp_url,
             "SAGA_WORKER_NAMESPACE": str(place.namespace),
             "SAGA_WORKER_DEFINITIONS": str(definitions),
+            "PYTHONFAULTHANDLER": "1",
             **SETTINGS,
             **(settings or {}),
         }

@@ -62,8 +62,13 @@ class Processes:
         await eventually(said, deadline)
 
     async def until_ended(self, name: str, deadline: float = DEADLINE) -> int:
-        """The exit code; minus the number of the signal that killed it."""
-        await eventually(lambda: self.code(name) is not None, deadline)
+        """The exit code; minus the number of the signal that killed it. Raises with its last words when it stays."""
+        try:
+            await eventually(lambda: self.code(name) is not None, deadline)
+        except AssertionError:
+            self.signal(name, signal.SIGABRT)  # with PYTHONFAULTHANDLER it says where it was
+            await eventually(lambda: self.code(name) is not None, deadline)
+            raise RuntimeError(f"{name} did not end:\n{last_lines(self._log(name), count=60)}") from None
         code = self.code(name)
         assert code is not None
         self._ended.add(name)

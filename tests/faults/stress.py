@@ -196,7 +196,7 @@ class _Run:
 
 async def _judge(database: Database, keys: int, per_key: int) -> tuple[int, int, int]:
     async with database.autocommit() as connection:
-        stranded = await connection.raw.fetchval("SELECT count(*) FROM saga_worker.inbox WHERE state NOT IN (3, 4)")
+        stranded = len(await connection.raw.fetch("SELECT FROM saga_worker.inbox WHERE state NOT IN (3, 4)"))
         states = await connection.raw.fetch("SELECT state::text AS state FROM saga_worker.v_saga")
     seen = [json.loads(row["state"])["seen"] for row in states]
     doubled = sum(len(numbers) - len(set(numbers)) for numbers in seen)

@@ -104,7 +104,7 @@ async def test_while_postgresql_is_away_messages_stay_in_the_queue_and_service_r
         run.faults += 1
         await run.publish(opened[100:])
         for name in ("one", "two"):
-            await run.processes.until_said(name, "database_lost", 20)
+            await run.processes.until_said(name, "database_lost", 30)
         before, logged = (deliveries(proxy), proxy.accepted), log_lines(run)
         await asyncio.sleep(AWAY_SECONDS)
         assert (deliveries(proxy) - before[0], proxy.accepted) <= (AWAY_SECONDS, before[1]), "no redelivery storm"

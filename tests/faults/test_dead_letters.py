@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -34,10 +33,12 @@ async def test_what_a_handler_refuses_is_kept_shown_and_applied_by_the_next_rele
         await run.start_worker("worker", variables=BROKEN_RELEASE)
         events = [*refused("a"), Event("above-a", "counted", {"account": "a", "n": 7}), *refused("b")[:1]]
         await run.publish(events)
-        (dead,) = await eventually(lambda: run.fetch("SELECT * FROM saga_worker.v_dead"), 20)
+        (dead,) = await eventually(lambda: run.fetch("SELECT * FROM saga_worker.v_dead"), 30)
         assert (dead["message_id"], dead["reason"], dead["attempts"]) == ("below-a", "handler_error", 2)
         assert dead["first_failed_at"] < dead["last_failed_at"]
-        await eventually(lambda: run.value("SELECT count(*) = 1 FROM saga_worker.v_inbox WHERE reason = 'behind_dead'"))
+        await eventually(
+            lambda: run.value("SELECT count(*) = 1 FROM saga_worker.v_inbox WHERE reason = 'behind_dead'"), 30
+        )
 
         shown = await run.command("inbox", "show", str(dead["id"]))
         assert shown.code == 0
@@ -86,7 +87,7 @@ async def test_eight_replays_at_once_apply_each_dead_letter_once(place: Place, e
         assert sum(each.documents[0]["replayed"] for each in ran) == DEAD
         await run.until_quiet(may_wait=True)
 
-        assert await seen(run) == dict.fromkeys(accounts, [REFUSED])
+        assert await seen(run) == {key: [REFUSED] for key in accounts}
         assert await run.states() == {"done": 2 * DEAD}
         audited = await run.fetch("SELECT target, count(*) FROM saga_worker.v_audit WHERE action = 'replay' GROUP BY 1")
         assert len(audited) == DEAD and {row[1] for row in audited} == {1}

@@ -1,4 +1,4 @@
-"""An event that kills whoever applies it: it ends as a dead letter after max_crashes, and its neighbours do not notice."""
+"""An event that kills whoever applies it ends as a dead letter after max_crashes; its neighbours do not notice."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ async def test_an_event_that_kills_its_workers_dies_alone(place: Place) -> None:
         await run.until(lambda: run.value(f"SELECT count(*) = {len(events) + 2} FROM saga_worker.v_inbox"))
         await run.stop("worker")
 
-        # A supervisor that starts it again at once, as any would. Deaths are counted when the lease of the dead is over,
-        # so there may be some more of them than are counted.
+        # A supervisor that starts it again at once, as any would. Deaths are counted when the lease of the dead is
+        # over, so there may be some more of them than are counted.
         await run.start_worker("worker", ready=False)
         while not await run.value("SELECT count(*) FROM saga_worker.v_dead"):
             assert run.faults < MOST_DEATHS

@@ -58,7 +58,7 @@ async def test_a_refused_undo_is_tried_again_then_listed_and_taken_up_by_retry(
 
         # A retry while the participant still refuses: as many tries again, then listed again.
         assert (await run.command("saga", "retry", "deal/ever-0", "--why", "hoping")).code == 0
-        await eventually(lambda: stubborn.refusals["ever-0"] == 2 * UNDO_TRIES, 20)
+        await eventually(lambda: stubborn.refusals["ever-0"] == 2 * UNDO_TRIES, 30)
         await run.until_quiet()
         assert await listed() == ever
 

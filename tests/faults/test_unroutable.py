@@ -26,19 +26,21 @@ async def test_an_unroutable_command_stays_and_holds_up_nothing_else(place: Plac
         kept, taken_back = [f"kept-{n}" for n in range(3)], [f"back-{n}" for n in range(3)]
         await run.publish([Event(f"open-{deal}", "deal_opened", {"deal": deal}) for deal in kept + taken_back])
 
-        await eventually(lambda: run.value(f"SELECT ({REFUSED}) = 6 AND ({LISTED}) = 6"), 20)
+        await eventually(lambda: run.value(f"SELECT ({REFUSED}) = 6 AND ({LISTED}) = 6"), 30)
         assert {each.destination for each in partners.seen} == {"left"}
 
         # Each of these sagas has a message for the left behind the one that cannot leave for the right.
         await run.publish([Event(f"cancel-{deal}", "deal_cancelled", {"deal": deal}) for deal in taken_back])
-        await eventually(lambda: len(partners.asked("unbook")) == 3, 20)
-        await eventually(lambda: run.value("SELECT count(*) = 3 FROM saga_worker.v_saga WHERE status = 'compensated'"))
+        await eventually(lambda: len(partners.asked("unbook")) == 3, 30)
+        await eventually(
+            lambda: run.value("SELECT count(*) = 3 FROM saga_worker.v_saga WHERE status = 'compensated'"), 30
+        )
         assert await run.value(f"SELECT ({REFUSED}) = 6"), "the commands for the right are still there"
         assert await run.value("SELECT count(*) FROM saga_worker.v_saga WHERE unsettled = 1") == 3
 
         await run.kill("worker")  # whoever takes the rows over keeps trying
         await run.start_worker("heir")
-        await eventually(lambda: run.value(f"SELECT ({REFUSED}) = 6 AND ({LISTED}) = 6"), 20)
+        await eventually(lambda: run.value(f"SELECT ({REFUSED}) = 6 AND ({LISTED}) = 6"), 30)
         await partners.bind("right")
 
         await run.until_quiet()

@@ -48,12 +48,13 @@ def _event(application: str, place: int, type_: str) -> Plain:
     return Plain(f"{application}/{place}", json.dumps(data).encode(), type=type_)
 
 
+@pytest.mark.parametrize("fast_path", [True, False], ids=["fast path", "general path"])
 @pytest.mark.parametrize("seed", [None, 1, 2], ids=["in order", "shuffled", "shuffled again"])
 async def test_the_outcomes_are_the_same_in_any_order(
     workers: Workers, wire: Wire, records: Records, amqp_url: str, namespace: Namespace, eventually: Eventually,
-    seed: int | None,
+    seed: int | None, fast_path: bool,
 ) -> None:  # fmt: skip
-    await asyncio.gather(workers.start(), workers.start())
+    await asyncio.gather(workers.start(fast_path=fast_path), workers.start(fast_path=fast_path))
     wire.serve()
     events = [event for number in range(APPLICATIONS) for event in events_of(number)]
     if seed is not None:

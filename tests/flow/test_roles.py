@@ -13,7 +13,7 @@ from tests.flow.records import Records
 from tests.flow.wire import GENEROUS, Wire
 
 Eventually = Callable[..., Awaitable[Any]]
-ORDERS: Final = 30
+ORDERS: Final = 15
 pytestmark = pytest.mark.slow
 
 

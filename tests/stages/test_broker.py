@@ -24,11 +24,15 @@ from saga_worker.broker import (
     Topology,
     Unknown,
     Unroutable,
+    confirms,
+    connection,
+    wire,
 )
 from saga_worker.envelope import Source
 from saga_worker.saga.errors import ConfigurationError
 from saga_worker.testing.namespaces import Namespace
 from saga_worker.testing.proxy import Direction, FaultProxy
+from saga_worker.trial.local_rabbitmq import LocalRabbitmq
 from tests.stages.transport import bare_channel, consuming, event, publish_all, publishing, take
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -169,13 +173,8 @@ async def test_a_message_that_closes_the_connection_is_found_and_its_neighbours_
 
 
 def spoil_body_frame(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
-    from saga_worker.broker import confirms
-    from saga_worker.broker.wire import content_frames
-
-    original = content_frames
-
     def spoilt(channel: int, properties: bytes, sent: bytes, *, frame_max: int) -> list[bytes]:
-        frames = original(channel, properties, sent, frame_max=frame_max)
+        frames = wire.content_frames(channel, properties, sent, frame_max=frame_max)
         return [*frames[:-1], b"\x00"] if sent == body else frames
 
     monkeypatch.setattr(confirms, "content_frames", spoilt)
@@ -421,8 +420,6 @@ async def test_after_a_broker_that_was_away_for_long_everything_goes_on(
 async def test_heartbeats_reach_the_library_though_the_tap_takes_every_delivery(
     amqp_url: str, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from saga_worker.broker import connection, wire
-
     monkeypatch.setattr(connection, "HEARTBEAT_SECONDS", 1)  # the library gives up after 3 * (1 + 1) s of silence
     monkeypatch.setattr(wire, "_KEEP_ALIVE_SECONDS", 0.3)
     async with publishing(amqp_url, namespace) as publisher, consuming(amqp_url, namespace) as deliveries:
@@ -444,3 +441,45 @@ async def test_a_message_without_id_is_invalid(amqp_url: str, namespace: Namespa
 
 def test_the_place_of_a_connection_shows_no_password() -> None:
     assert BrokerConnection("amqp://u:canary@h:1/v", "publish").place == "h:1/v"
+
+
+@pytest.mark.rabbitmq_server
+@pytest.mark.slow
+async def test_while_an_alarm_blocks_publishing_publishes_are_unknown_and_consuming_goes_on(
+    private_rabbitmq: LocalRabbitmq, namespace: Namespace, eventually: Eventually
+) -> None:
+    url = private_rabbitmq.url
+    async with consuming(url, namespace) as deliveries, publishing(url, namespace, confirm_seconds=2) as publisher:
+        await publisher.publish([event(namespace, f"m{n}") for n in range(3)])
+        await asyncio.to_thread(private_rabbitmq.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
+        try:
+            (outcome,) = await publisher.publish([event(namespace, "m3")])
+            taken = await take(deliveries, 3)
+        finally:
+            await asyncio.to_thread(private_rabbitmq.ctl, "set_vm_memory_high_watermark", "0.6")
+        await eventually(lambda: publisher.is_up, deadline=20)
+
+        assert isinstance(outcome, Unknown)
+        assert len(taken) == 3
+        assert deliveries.connects == 1
+        await publish_all(publisher, [event(namespace, "m3")])
+        assert {d.properties.message_id for d in await take(deliveries, 1)} == {"m3"}
+
+
+@pytest.mark.rabbitmq_server
+@pytest.mark.slow
+async def test_a_broker_that_freezes_is_given_up_and_found_again_when_it_thaws(
+    private_rabbitmq: LocalRabbitmq, namespace: Namespace, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(connection, "HEARTBEAT_SECONDS", 1)  # given up after 3 * (1 + 1) s
+    url = private_rabbitmq.url
+    async with consuming(url, namespace) as deliveries, publishing(url, namespace) as publisher:
+        private_rabbitmq.pause()
+        try:
+            await eventually(lambda: not deliveries.is_up and not publisher.is_up, deadline=20)
+        finally:
+            private_rabbitmq.resume()
+        await eventually(lambda: deliveries.is_up, deadline=30)
+        await publish_all(publisher, [event(namespace, "m1")])
+
+        assert (await take(deliveries, 1))[0].properties.message_id == "m1"
