@@ -291,7 +291,7 @@ class Activities:
             if wanted <= 0:
                 self._is_full = True
                 continue
-            self._taken["claim"] += wanted
+            self._taken[only or "claim"] += wanted
             try:
                 async with self._database.transaction() as connection:
                     found = await activity_rows.claim(
@@ -299,7 +299,7 @@ class Activities:
                         without=bounded if only is None else (), only=only,
                     )  # fmt: skip
             finally:
-                self._taken["claim"] -= wanted
+                self._taken[only or "claim"] -= wanted
             for attempt in found:
                 self._begin(attempt)
             self._is_full = self._is_full or len(found) == wanted
