@@ -91,7 +91,7 @@ class Activities:
         self._is_full = False  # the last claim may have left some for want of slots
         self._stopping = False
         self._is_over = False  # nothing more will end
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks: list[asyncio.Task[None]] = []
 
     # -- slots ----------------------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class Activities:
     # -- the life of the stage --------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._tasks = [
+        self.tasks = [
             asyncio.create_task(self._claim_for_ever(), name="activities claim"),
             asyncio.create_task(self._settle_for_ever(), name="activities settle"),
         ]
@@ -132,7 +132,7 @@ class Activities:
         await self._stop_running()
         self._is_over = True
         self._has_ended.set()
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self.tasks)
 
     def drop(self) -> None:
         """The lease is lost: others begin anew what runs here."""
@@ -176,6 +176,8 @@ class Activities:
             running = self._running.get(attempt.key)
             was_stopped = running is not None and running.attempt is attempt and running.was_stopped
             ended = Ended(attempt, error="it was stopped", is_uncertain=True, rest=0.0, was_stopped=was_stopped)
+            if not was_stopped:  # by its saga, then this has no effect; or by itself, then it counts as any other
+                ended = after_loss(self._registry, attempt, "it was cancelled") or ended
         if (known := self._running.get(attempt.key)) is not None and known.attempt is attempt:
             del self._running[attempt.key]
         self.give_back([(attempt.definition, attempt.step)])
@@ -198,7 +200,7 @@ class Activities:
             may_have_worked = bool(getattr(error, "may_have_worked", False))
             words = getattr(error, "reason", None) or describe_error(error)
             return Ended(attempt, error=words, is_terminal=True, is_uncertain=may_have_worked)
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the author's: they end nothing of ours
             timed_out = isinstance(error, TimeoutError) and timeout.expired()
             words = f"no result within {timeout_of(step, is_undo)}" if timed_out else describe_error(error)
             return Ended(attempt, error=words, is_uncertain=timed_out, rest=_rest(step, attempt))

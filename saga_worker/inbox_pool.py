@@ -68,20 +68,24 @@ class InboxPool:
         self._skip_until: dict[UUID, float] = {}
         self._look_at = 0.0  # when the next claim is due
         self._cursor: UUID = UUID(int=random.getrandbits(128))
-        self._loops: list[asyncio.Task[None]] = []
+        self.loops: list[asyncio.Task[None]] = []
         self._later: set[asyncio.TimerHandle] = set()
         self.applied = 0
 
     # -- the life of the pool -------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._loops = [asyncio.create_task(self._drain(slot)) for slot in range(self._settings.concurrency)]
+        self.loops = [
+            asyncio.create_task(self._drain(slot), name=f"inbox pool {slot}")
+            for slot in range(self._settings.concurrency)
+        ]
 
     async def stop(self) -> None:
         """Claim nothing more; finish the transactions that run."""
         self._stopping.set()
         self._awake.set()
-        await asyncio.gather(*self._loops)
+        if self.loops:
+            await asyncio.wait(self.loops)
         for handle in self._later:
             handle.cancel()
 

@@ -34,18 +34,18 @@ class LocalSteps:
         self._queue: asyncio.Queue[UUID | None] = asyncio.Queue()
         self._known: set[UUID] = set()  # queued or in hand
         self._again: set[UUID] = set()  # wanted once more while in hand
-        self._loops: list[asyncio.Task[None]] = []
+        self.loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._loops = [asyncio.create_task(self._run(), name="local steps") for _ in range(self._concurrency)]
+        self.loops = [asyncio.create_task(self._run(), name="local steps") for _ in range(self._concurrency)]
 
     async def stop(self) -> None:
         """Finish the steps that run; those that are queued are found by the next worker."""
         while not self._queue.empty():
             self._queue.get_nowait()
-        for _ in self._loops:
+        for _ in self.loops:
             self._queue.put_nowait(None)
-        await asyncio.gather(*self._loops)
+        await asyncio.gather(*self.loops)
 
     def wake(self, refs: Iterable[UUID]) -> None:
         """A local step may be due in these."""

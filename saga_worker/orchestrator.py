@@ -370,6 +370,8 @@ async def _call_local(saga: Saga[Any], instance: Instance, due: tuple[int, int],
         else:
             verdict = await step.work(state, session)
         await session.commit()  # ends the session's savepoint, not the transaction
+    except (SystemExit, KeyboardInterrupt) as error:  # the author's: they end nothing of ours
+        raise _LocalRaised(LocalFailed(*due, describe_error(error), is_terminal=False)) from error
     except Exception as error:
         cause = driver_error(error)
         if cause is not error and is_transient(cause) and getattr(cause, "sqlstate", None) != LOCK_NOT_AVAILABLE:

@@ -30,7 +30,7 @@ from saga_worker.local_steps import LocalSteps
 from saga_worker.orchestrator import Advanced, Orchestrator, Plan
 from saga_worker.outbox_relay import OutboxRelay
 from saga_worker.relay_notices import RelayNotices
-from saga_worker.saga.errors import SchemaMismatch
+from saga_worker.saga.errors import SagaWorkerError, SchemaMismatch
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.registry import Registry
@@ -88,7 +88,8 @@ async def _run_until(worker: Worker, stop: asyncio.Event, hurry: asyncio.Event) 
     try:
         if starting.done():
             await starting
-            await stopping
+            await asyncio.wait({stopping, *worker.stages()}, return_when=asyncio.FIRST_COMPLETED)
+            worker.refuse_to_limp()
         else:  # asked to stop while a server is still being waited for
             starting.cancel()
             with suppress(asyncio.CancelledError):
@@ -128,6 +129,10 @@ def _listen_for_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked)
+
+
+class StageEnded(SagaWorkerError):
+    """Ours: a task that has to run as long as the worker does is gone. Better no worker than half of one."""
 
 
 class Worker:
@@ -308,6 +313,21 @@ class Worker:
                 await self.database.close()
                 await asyncio.sleep(CONNECT_RETRY_SECONDS)
 
+    def stages(self) -> list[asyncio.Task[None]]:
+        """The tasks that never end by themselves while the worker runs."""
+        consuming = [self._consuming] if self._consuming is not None else []
+        sweeping = [sweeper.task for sweeper in self.sweepers if sweeper.task is not None]
+        working = [*self.local_steps.loops, *(self.activities.tasks if self.activities is not None else ())]
+        return [*consuming, *self.pool.loops, *working, *sweeping]
+
+    def refuse_to_limp(self) -> None:
+        """Raises `StageEnded` when a stage has ended by itself: better no worker than half of one."""
+        for stage in self.stages():
+            if stage.done():
+                error = None if stage.cancelled() else stage.exception()
+                why = describe(error) if error is not None else "nobody said why"
+                raise StageEnded(f"The stage {stage.get_name()} ended by itself ({why}); start the worker again.")
+
     # -- stopping ---------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
@@ -316,7 +336,7 @@ class Worker:
         self.is_ready = False  # no new work is sent here
         if self._consuming is not None:
             await self.consumer.stop()  # basic.cancel; the batch in hand is stored and acknowledged
-            await self._consuming
+            await asyncio.wait([self._consuming])
         await self.deliveries.close()  # what is behind it goes back to the queue
         for hint in (self.teller, self.listener):
             if hint is not None:

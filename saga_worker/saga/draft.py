@@ -132,6 +132,7 @@ class Draft:
         undoes: int | None = None,
     ) -> int:  # fmt: skip
         """Commit to a new command; its id is this saga's next number."""
+        _check_made(message, step.command_model if kind is CommandKind.FORWARD else step.undo_model, step.id)
         self.seq += 1
         record = CommandRecord(
             seq=self.seq, step=step.id, kind=kind, fate=Fate.SENT, destination=step.to, type=message.wire_type,
@@ -205,7 +206,8 @@ class Draft:
         step = self.command_step(record)
         return step.timeout if record.kind is CommandKind.FORWARD else step.undo_timeout
 
-    def publish(self, step_id: str, event: Event) -> None:
+    def publish(self, step_id: str, event: Event, model: type[Event]) -> None:
+        _check_made(event, model, step_id)
         self.seq += 1
         self.effects.append(PublishEvent(seq=self.seq, step=step_id, type=event.wire_type, body=encode(event)))
 
@@ -354,3 +356,10 @@ def _entry(reason: str, subject: str | None) -> str:
 def is_undone_at_once(step: Answered) -> bool:
     """Hybrid undo takes back what is merely possible; strict undo waits for the answer."""
     return step.undo_mode is Undo.HYBRID
+
+
+def _check_made(message: object, model: type[Message] | None, step_id: str) -> None:
+    """What a maker returned has to be what its annotation says: the reply is read by that."""
+    if model is None or not isinstance(message, model):
+        expected = model.__name__ if model is not None else "a message"
+        raise TypeError(f"step {step_id} made {type(message).__name__}; return {expected}, as it is annotated")

@@ -1,15 +1,9 @@
--- I3: a standing timer was armed by a step of its saga. A timer that is armed again by a time-out that was postponed
--- has a newer epoch than its journal row, so the name decides, and the epoch may only be newer.
-WITH armed AS (
-  SELECT j.saga_id, regexp_replace(t.id, ':[0-9]+$', '') AS name, max(substring(t.id FROM '[0-9]+$')::integer) AS epoch
-  FROM saga_worker.journal j
-  CROSS JOIN LATERAL unnest(j.timers) AS t(id)
-  GROUP BY j.saga_id, name
-), unexplained AS (
+-- I3: a standing timer was armed by a step of its saga, under this very epoch: one that is postponed keeps it.
+WITH unexplained AS (
   SELECT format('timer %s of saga %s: no step armed it', t.name, t.saga_id) AS example
   FROM saga_worker.v_timer t
-  LEFT JOIN armed a ON a.saga_id = t.saga_id AND a.name = t.name AND a.epoch <= t.epoch
-  WHERE a.name IS NULL
+  WHERE NOT EXISTS (
+    SELECT FROM saga_worker.journal j WHERE j.saga_id = t.saga_id AND t.name || ':' || t.epoch = ANY(j.timers))
 )
 SELECT (SELECT count(*) FROM saga_worker.v_timer) AS examined,
        format('%s timers armed', (SELECT count(*) FROM saga_worker.v_timer)) AS figure,

@@ -1,7 +1,7 @@
 -- Held rows whose definition is listed again. Index: inbox_absent, empty as a rule. Rows that a lock holder is writing
 -- are his to judge, hence skipped.
 UPDATE saga_worker.inbox
-SET state = 0, reason = NULL
+SET state = 0, reason = NULL, next_at = clock_timestamp()
 WHERE id = ANY(ARRAY(
     SELECT i.id
     FROM saga_worker.inbox AS i

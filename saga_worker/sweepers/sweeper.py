@@ -26,20 +26,20 @@ class Sweeper(ABC):
     def __init__(self, *, interval_seconds: float) -> None:
         self.interval_seconds = interval_seconds
         self._stopping = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
 
     @abstractmethod
     async def sweep(self) -> bool:
         """One pass; True when a full batch was found, so that the next pass follows at once."""
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=type(self).__name__)
+        self.task = asyncio.create_task(self._run(), name=type(self).__name__)
 
     async def stop(self) -> None:
         """Finish the pass that runs, begin no other."""
         self._stopping.set()
-        if self._task is not None:
-            await self._task
+        if self.task is not None:
+            await asyncio.wait([self.task])
 
     async def _run(self) -> None:
         failures = 0

@@ -135,7 +135,7 @@ def _runs(point: str, options: argparse.Namespace, database_url: str, amqp_url: 
         namespace = Namespace(f"kill{uuid.uuid4().hex[:10]}")
         with databases.fresh(database_url, template=template) as url, tempfile.TemporaryDirectory() as directory:
             place = Place(url, amqp_url, namespace, Path(directory))
-            seed, bystander = options.seed + number, number % 2 == 1
+            seed, bystander = options.seed + number, number % 2 == 1 and point != TAKEN_OVER  # or it takes them first
             run = asyncio.run(
                 kill_at(
                     place,

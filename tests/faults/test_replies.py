@@ -134,6 +134,33 @@ SELECT EXISTS (SELECT FROM saga_worker.v_inbox WHERE type = 'booked' AND state =
 
 
 @pytest.mark.slow
+async def test_a_command_that_has_not_left_does_not_time_out(place: Place, eventually: Eventually) -> None:
+    """No relay runs for longer than the time-out; it is due when somebody could have answered, and nobody does."""
+
+    def silent(asked: Asked) -> Sequence[Reply]:
+        return [] if asked.type == "book" else agreeable(asked)
+
+    async with Campaign(place, DEAL, {"DEAL_BOOK_TIMEOUT_SECONDS": "1"}) as run, Partners(run, silent) as partners:
+        await run.start_worker("others", roles=["consume", "advance", "sweep"])
+        await run.publish(opened("slow"))
+        await eventually(lambda: run.value(POSTPONED), 30)
+        assert (await run.statuses(), partners.seen) == ({"running": 1}, [])
+
+        await run.start_worker("relay", roles=["relay"])
+        await run.until_quiet()
+        run.faults += 1
+        assert not (await run.outcome(acknowledged=1, undoable=UNDOABLE)).broken
+        assert await run.statuses() == {"compensated": 1}
+        assert [each.type for each in partners.seen] == ["book", "unbook"]
+        await run.stop("others", "relay")
+
+
+POSTPONED = """\
+SELECT EXISTS (SELECT FROM saga_worker.v_timer t JOIN saga_worker.v_saga s USING (saga_id)
+               WHERE t.name = 'timeout:1' AND t.due_at > s.started_at + interval '1.5 seconds')"""
+
+
+@pytest.mark.slow
 async def test_of_a_reply_and_its_time_out_exactly_one_wins(place: Place) -> None:
     await race(place, racers=RACERS)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from saga_worker.testing import FaultProxy
+from saga_worker.worker import StageEnded
 from tests.flow.processes import Processes
 from tests.flow.records import Records
 from tests.flow.wire import Wire
@@ -244,3 +245,15 @@ async def proxy_that_stalls(amqp_url: str) -> AsyncIterator[FaultProxy]:
     async with FaultProxy.before(amqp_url) as proxy:
         proxy.stall()
         yield proxy
+
+
+async def test_a_worker_that_has_lost_a_stage_ends_instead_of_limping(workers: Workers) -> None:
+    worker = await workers.start()
+    worker.refuse_to_limp()
+    consuming = next(stage for stage in worker.stages() if stage.get_name() == "consumer")
+
+    consuming.cancel()
+    await asyncio.wait([consuming])
+
+    with pytest.raises(StageEnded, match="consumer ended by itself"):
+        worker.refuse_to_limp()

@@ -12,7 +12,7 @@ from saga_worker.saga.instance import Fate
 from saga_worker.saga.routing import ref_of
 from saga_worker.saga.rows import RowState
 from saga_worker.saga.transitions import Status
-from tests.stages.operator_rows import add_row, add_saga, command, execute, on, progress, soon, undo
+from tests.stages.operator_rows import add_row, add_saga, command, execute, fetch, on, progress, soon, undo
 
 ALL = {"I1", "I2", "I3", "I4", "I6", "I8", "I9", "CHECK"}
 
@@ -147,6 +147,60 @@ def test_a_broken_promise_is_told_with_an_example(database: str, capsys: pytest.
     out = capsys.readouterr().out
     assert "I8     BROKEN (2)" in out
     assert "(checkout running) is running" in out
+
+
+AGED = "UPDATE saga_worker.inbox SET received_at = received_at - interval '61 s' WHERE message_id = 'unread'"
+SAGA_AGED = "UPDATE saga_worker.saga SET updated_at = updated_at - interval '61 s' WHERE key = 'unread'"
+
+
+def test_a_ready_row_that_nobody_applies_for_a_minute_breaks_i8_and_is_named(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(database, f"{AGED};{SAGA_AGED}")
+
+    assert main(["check"]) == 1
+
+    out = capsys.readouterr().out
+    assert "I8     BROKEN (1)" in out
+    assert "saga checkout unread: row" in out and "is ready for 61 s and nobody applies it" in out
+
+
+@pytest.mark.parametrize(
+    "excuse",
+    [
+        pytest.param("SELECT 1", id="its saga has moved within the minute"),
+        pytest.param(
+            f"{SAGA_AGED}; UPDATE saga_worker.inbox SET next_at = now() + interval '1 hour' WHERE message_id = 'unread'",
+            id="it is in back-off",
+        ),
+        pytest.param(
+            f"{SAGA_AGED}; UPDATE saga_worker.inbox SET next_at = now() WHERE message_id = 'unread'",
+            id="it is due only now",
+        ),
+        pytest.param(
+            f"{SAGA_AGED}; UPDATE saga_worker.inbox SET ref = (SELECT ref FROM saga_worker.saga WHERE key = 'unread'),"
+            " state = 0, reason = NULL, prio = 0, next_at = now() + interval '1 hour' WHERE message_id = 'early'",
+            id="the row before it is in back-off",
+        ),
+    ],
+)
+def test_a_ready_row_with_an_excuse_keeps_i8(database: str, capsys: pytest.CaptureFixture[str], excuse: str) -> None:
+    execute(database, f"{AGED};{excuse}")
+
+    assert _broken(capsys) == set()
+
+
+def test_a_letter_that_was_replayed_just_now_keeps_i8(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    execute(
+        database,
+        "UPDATE saga_worker.inbox SET received_at = received_at - interval '1 day';"
+        " UPDATE saga_worker.saga SET updated_at = updated_at - interval '1 day' WHERE key = 'behind';",
+    )
+    row = fetch(database, "SELECT id FROM saga_worker.inbox WHERE message_id = 'dead'")[0]["id"]
+    assert main(["inbox", "replay", str(row)]) == 0
+    capsys.readouterr()
+
+    assert _broken(capsys) == set()
 
 
 def test_a_database_without_tables_is_a_sentence(

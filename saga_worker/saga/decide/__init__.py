@@ -66,7 +66,9 @@ def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given
         return Decision(instance, (), Refused(poison.reason, poison.error))
     except IllegalTransition:
         raise  # ours: roll back and be loud
-    except Exception as error:
+    except (
+        BaseException
+    ) as error:  # the author's code is no task: its SystemExit or CancelledError ends nothing of ours
         if isinstance(error, AssertionError) and _is_ours(error):
             raise
         return Decision(instance, (), Raised(describe_error(error)))
@@ -148,13 +150,13 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
     return draft.finish()
 
 
-def _is_ours(error: Exception) -> bool:
+def _is_ours(error: BaseException) -> bool:
     """Whether a line of the core raised it, not one of the author's that the core has called."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return not frames or _is_core(frames[-1])
 
 
-def describe_error(error: Exception) -> str:
+def describe_error(error: BaseException) -> str:
     """One line for the dead letter: class, text and the author's line; of validation errors no values."""
     place = _place(error)
     if isinstance(error, ValidationError):
@@ -163,7 +165,7 @@ def describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """The innermost line in the author's file, which is the first that is not of the core; else the innermost."""
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     of_others = [frame for frame, _ in frames if not _is_core(frame)]

@@ -86,7 +86,7 @@ def _open_one(draft: Draft, step_id: str) -> tuple[str, ...]:
                 draft.arm(f"{EVERY}:{step_id}", step.reminder.period)
             return ()
         case EmitStep():
-            draft.publish(step_id, step.make(draft.state))
+            draft.publish(step_id, step.make(draft.state), step.event_model)
             return _after(draft, step_id)
         case _:
             assert_never(step)

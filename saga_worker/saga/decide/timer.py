@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 from saga_worker.saga.commands import Answer, Then
@@ -33,7 +34,7 @@ def apply(draft: Draft, fired: TimerFired) -> Next:
     kind, _, subject = fired.name.partition(":")
     match kind:
         case "timeout":
-            return _no_answer(draft, int(subject))
+            return _no_answer(draft, int(subject), timer)
         case "resend":
             draft.resend(draft.commands[int(subject)])
             return Stay()
@@ -63,10 +64,11 @@ def is_local(name: str) -> bool:
     return name.startswith(f"{LOCAL}:")
 
 
-def _no_answer(draft: Draft, seq: int) -> Next:
+def _no_answer(draft: Draft, seq: int, timer: Timer) -> Next:
     record = draft.commands[seq]
     if seq in draft.given.unsent:
-        draft.arm(f"{TIMEOUT}:{seq}", draft.timeout_of(record))
+        # The same timer, only later: no step arms it, so it keeps the epoch that the journal knows.
+        draft.timers[f"{TIMEOUT}:{seq}"] = replace(timer, due_at=draft.given.now + draft.timeout_of(record))
         return Postponed()
     step = draft.command_step(record)
     retry = step.retry if record.kind is CommandKind.FORWARD else step.undo_retry
@@ -113,7 +115,7 @@ def _wait_expired(draft: Draft, step_id: str) -> Next:
 def _remind(draft: Draft, step_id: str, timer: Timer) -> Next:
     step = draft.saga.steps[step_id]
     assert isinstance(step, WaitStep) and step.reminder is not None
-    draft.publish(step_id, step.reminder.make(draft.state))
+    draft.publish(step_id, step.reminder.make(draft.state), step.reminder.model)
     if timer.fired + 1 < step.reminder.times:
         draft.arm(f"{EVERY}:{step_id}", step.reminder.period, fired=timer.fired + 1)
     return Stay()
