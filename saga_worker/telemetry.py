@@ -244,7 +244,7 @@ def _cleaner(redact: Callable[[str], str]) -> Callable[[Any, str, MutableMapping
 def _clean(key: str, value: object, redact: Callable[[str], str]) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = redact(str(value))
+    text = redact(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
     if key == "exception":
         return "\n".join(escape_controls(line) for line in text.splitlines())
     if len(text) > MAXIMUM_TEXT:
