@@ -57,11 +57,13 @@ class Consumer:
         on_taken_in: Callable[[Advanced], None] = lambda advanced: None,
         reread: Callable[[], None] = lambda: None,
         hold_seconds: float = HOLD_SECONDS,
+        turns: asyncio.Semaphore | None = None,
     ) -> None:
         """`on_caught_up`: as much is stored as the queue held at the connect. `on_behind`: the connection is lost.
 
         With `take_in` (the fast path) a batch is stored and applied in one transaction; what that did is handed to
-        `on_taken_in` after the acknowledgement. Without it every row is stored ready.
+        `on_taken_in` after the acknowledgement. Without it every row is stored ready. Consumers that share `turns`
+        take turns in the database.
         """
         self._database = database
         self._deliveries = deliveries
@@ -72,6 +74,8 @@ class Consumer:
         self._on_taken_in = on_taken_in
         self._reread = reread
         self._hold_seconds = hold_seconds
+        self._turns = turns or asyncio.Semaphore()
+        self._shown = 0  # of the gauge, which is of all consumers
         self._routes = RouteTable(-1)
         self._stopping = asyncio.Event()
         self._progress = _Progress(deliveries, on_caught_up, on_behind)
@@ -114,7 +118,9 @@ class Consumer:
         await self._deliveries.ack(batch)
         fault_point("consumer.acknowledged")
         self._progress.note(batch)
-        metrics.unacknowledged.set(self._deliveries.unacknowledged)
+        unacknowledged = self._deliveries.unacknowledged
+        metrics.unacknowledged.inc(unacknowledged - self._shown)
+        self._shown = unacknowledged
         for advanced in stored.advanced:
             self._on_taken_in(advanced)
         if stored.refs:
@@ -133,7 +139,8 @@ class Consumer:
         give_up_at = asyncio.get_running_loop().time() + self._hold_seconds
         while True:
             try:
-                stored = await (self._take_in_once(deliveries) if is_fast else self._store_once(deliveries))
+                async with self._turns:
+                    stored = await (self._take_in_once(deliveries) if is_fast else self._store_once(deliveries))
             except LeaseLost:
                 is_fast = False  # somebody was quicker: the pool looks again
                 continue

@@ -58,6 +58,7 @@ class Plan:
     limits: Limits
     namespace: str
     watch: timedelta
+    partitions: int = 1
 
 
 @dataclass(slots=True)
@@ -133,7 +134,7 @@ class Orchestrator:
             fault_point("orchestrator.locked")
             advanced.busy = locked.busy
             owned = [*locked.found, *sorted(locked.absent)]
-            backlog = await inbox.read_backlog(connection, owned)
+            backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
             if announce is not None:
                 await announce(_runnable(backlog.rows, alone=alone))
             unsent = await _unsent(connection, locked.found, backlog.now)
@@ -178,7 +179,7 @@ class Orchestrator:
         ours = frozenset(owned)
         fresh_places = {place for place, row in enumerate(rows) if row.ref in ours and _is_fresh(row)}
         inserted = await inbox.insert(connection, rows, born_done=fresh_places)  # most are never written again
-        backlog = await inbox.read_backlog(connection, owned)
+        backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
         fresh = _as_read(rows, inserted, fresh_places, backlog)
         unsent = await _unsent(connection, locked.found, backlog.now)
         advanced.busy = locked.busy
@@ -327,7 +328,12 @@ class Orchestrator:
         """Every table module writes its own part, in one statement per table."""
         changes = advanced.changes
         await instances.save(connection, changes, worker_id=worker_id)
-        rows = [row for change in changes for row in outbox.build(change, namespace=self._plan.namespace)]
+        plan = self._plan
+        rows = [
+            row
+            for change in changes
+            for row in outbox.build(change, namespace=plan.namespace, partitions=plan.partitions)
+        ]
         if rows:
             owner = worker_id if self._has_relay else outbox.NOBODY
             advanced.outgoing = await outbox.append(connection, rows, owner=owner)
@@ -436,6 +442,15 @@ async def _unsent(connection: Connection, found: dict[UUID, Instance], now: date
     """Commands that may not have left, of the sagas with a due timer: nobody else asks."""
     due = [ref for ref, saga in found.items() if saga.next_due is not None and saga.next_due <= now]
     return await outbox.unsent(connection, due) if due else {}
+
+
+def _lines(found: dict[UUID, Instance]) -> dict[tuple[UUID, str], int]:
+    """Of numbered events the number that is next, by saga and source."""
+    return {
+        (ref, source): number
+        for ref, instance in found.items()
+        for source, number in instance.progress.sequences.items()
+    }
 
 
 def _is_fresh(row: NewRow) -> bool:

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from saga_worker.saga.changes import SagaChange
 from saga_worker.saga.inputs import PublishEvent, SendCommand
 from saga_worker.saga.instance import Instance
-from saga_worker.saga.routing import command_id
+from saga_worker.saga.routing import command_id, reply_queue
 from saga_worker.sql import storable
 from saga_worker.sql.connection import Connection
 
@@ -50,12 +50,13 @@ class OutboxRow:
         return self.ref, self.seq
 
 
-def build(change: SagaChange, *, namespace: str, app_id: str | None = None) -> list[OutboxRow]:
+def build(change: SagaChange, *, namespace: str, app_id: str | None = None, partitions: int = 1) -> list[OutboxRow]:
     """The rows of a saga's effects, final bytes and all. `app_id` names the sender; default: the namespace."""
     if change.after is None:
         return []
+    replies_to = reply_queue(namespace, change.ref, partitions)
     messages = (effect for effect in change.effects if isinstance(effect, SendCommand | PublishEvent))
-    return [_row(change.after, effect, namespace, app_id or namespace) for effect in messages]
+    return [_row(change.after, effect, namespace, app_id or namespace, replies_to) for effect in messages]
 
 
 async def append(conn: Connection, rows: Sequence[OutboxRow], *, owner: int) -> list[OutboxRow]:
@@ -127,7 +128,7 @@ async def postpone(conn: Connection, keys: Iterable[Key], owner: int, error: str
     return await conn.execute("outbox_postpone", refs, seqs, owner, storable(error), float(delay))
 
 
-def _row(saga: Instance, effect: SendCommand | PublishEvent, namespace: str, app_id: str) -> OutboxRow:
+def _row(saga: Instance, effect: SendCommand | PublishEvent, namespace: str, app_id: str, replies_to: str) -> OutboxRow:
     message_id = command_id(saga.ref, effect.seq)
     headers = {"saga-id": str(saga.saga_id), "saga-name": saga.definition, "saga-step": effect.step}
     props: dict[str, object] = {
@@ -141,7 +142,7 @@ def _row(saga: Instance, effect: SendCommand | PublishEvent, namespace: str, app
     }
     match effect:
         case SendCommand():
-            props["reply_to"] = f"{namespace}.inbox"
+            props["reply_to"] = replies_to
             if effect.deadline is not None:
                 headers["saga-deadline"] = effect.deadline.isoformat()
             if effect.undoes is not None:
@@ -149,6 +150,7 @@ def _row(saga: Instance, effect: SendCommand | PublishEvent, namespace: str, app
             destination, exchange = effect.destination, f"{namespace}.commands"
             routing_key, mandatory = f"{effect.destination}.{effect.type}", True
         case PublishEvent():
+            headers["saga-key"] = saga.key  # events of one saga stay in order for whoever takes them
             destination, exchange = EVENTS, f"{namespace}.events"
             routing_key, mandatory = effect.type, False
         case _ as never:

@@ -50,6 +50,12 @@ async def load(conn: Connection) -> RouteTable:
     return RouteTable(max((row["rev"] for row in rows), default=0), by_type)
 
 
+async def note_partitions(conn: Connection, namespace: str, partitions: int) -> int:
+    """The most partitions that the inbox of this namespace has ever had, these included."""
+    most: int = await conn.fetchval("layout_note", f"partitions of {namespace}", partitions)
+    return most
+
+
 async def revision(conn: Connection) -> int:
     """The revision that `load` would give; a higher one than that of a copy says that the copy is stale."""
     found: int = await conn.fetchval("routes_revision")

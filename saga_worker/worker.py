@@ -24,6 +24,7 @@ from saga_worker.broker import BrokerConnection, Deliveries, Publisher, Topology
 from saga_worker.consumer import Consumer
 from saga_worker.envelope import EnvelopeLimits
 from saga_worker.inbox_pool import InboxPool, PoolSettings
+from saga_worker.intake import Callback, Intake
 from saga_worker.lease import Lease
 from saga_worker.loading import load
 from saga_worker.local_steps import LocalSteps
@@ -149,13 +150,12 @@ class Worker:
             url, settings.schema_, max_size=settings.pool_size, pgbouncer=settings.pgbouncer,
             application_name=f"saga_worker {settings.namespace}",
         )  # fmt: skip
-        topology = Topology(settings.namespace)
+        self.topology = Topology(settings.namespace, settings.partitions)
         self.lease = Lease(
             self.database, url, definitions=[f"{name}/{version}" for name, version in registry.versions()],
             seconds=settings.lease_seconds, on_lost=self._lease_lost, pgbouncer=settings.pgbouncer,
         )  # fmt: skip
-        self.publisher = Publisher(BrokerConnection(amqp_url, "publisher"), topology)
-        self.deliveries = Deliveries(BrokerConnection(amqp_url, "consumer"), topology, prefetch=settings.prefetch)
+        self.publisher = Publisher(BrokerConnection(amqp_url, "publisher"), self.topology)
         self.notices = RelayNotices(self.database, on_stored=self._stored)
         self.relay = OutboxRelay(
             self.database, self.publisher, worker_id=self.lease.worker_id,
@@ -166,12 +166,16 @@ class Worker:
         self.pool = self._make_pool()
         self.local_steps = LocalSteps(self.orchestrator, follow_up=self.pool.follow_up, reread=self.relay.reread)
         self.activities = self._make_activities()
-        self.consumer = self._make_consumer()
+        self._turns = asyncio.Semaphore(max(1, settings.pool_size // 2))  # of the partitions in the database
+        self.intake = Intake(
+            amqp_url, self.topology, self._make_consumer, prefetch=settings.prefetch, on_caught_up=self._caught_up,
+            on_behind=self._behind,
+        )  # fmt: skip
+        self.deliveries, self.consumer = self.intake.deliveries, self.intake.consumer
         self.sweepers = self._make_sweepers()
         self.teller = Teller(url, settings.schema_) if "advance" not in self.roles else None
         can_listen = "advance" in self.roles and not settings.pgbouncer
         self.listener = Listener(url, settings.schema_, on_news=self.pool.look) if can_listen else None
-        self._consuming: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
 
     # -- building ---------------------------------------------------------------------------------------------------
@@ -183,7 +187,13 @@ class Worker:
             crashes=settings.max_crashes,
             parking=timedelta(seconds=settings.parking_seconds),
         )
-        plan = Plan(self.registry, limits, settings.namespace, timedelta(seconds=settings.dedup_window_seconds))
+        plan = Plan(
+            self.registry,
+            limits,
+            settings.namespace,
+            timedelta(seconds=settings.dedup_window_seconds),
+            settings.partitions,
+        )
         self.orchestrator = Orchestrator(
             self.database, plan, worker_id=self.lease.worker_id, replies_are_in=self.replies_stored.are_stored,
             has_relay="relay" in self.roles, sessions=self.sessions,
@@ -220,15 +230,15 @@ class Worker:
         if advanced.local:
             self.local_steps.wake(advanced.local)
 
-    def _make_consumer(self) -> Consumer:
+    def _make_consumer(self, deliveries: Deliveries, *, on_caught_up: Callback, on_behind: Callback) -> Consumer:
         limits = EnvelopeLimits(
             body_bytes=self.settings.body_limit_bytes, parking_seconds=self.settings.parking_seconds
         )
         return Consumer(
-            self.database, self.deliveries, limits=limits, batch_size=self.settings.batch_size,
+            self.database, deliveries, limits=limits, turns=self._turns, batch_size=self.settings.batch_size,
             on_stored=self._stored, on_taken_in=self.pool.follow_up, reread=self.relay.reread,
             take_in=self.orchestrator.take_in if self.settings.fast_path and "advance" in self.roles else None,
-            on_caught_up=self._caught_up, on_behind=self._behind,
+            on_caught_up=on_caught_up, on_behind=on_behind,
         )  # fmt: skip
 
     def _make_sweepers(self) -> list[Sweeper]:
@@ -262,7 +272,7 @@ class Worker:
         if "relay" in self.roles:
             parts["publisher"] = lambda: self.publisher.is_up
         if "consume" in self.roles:
-            parts["consumer"] = lambda: self.deliveries.is_up
+            parts["consumer"] = lambda: self.intake.is_up
         return parts
 
     # -- starting ---------------------------------------------------------------------------------------------------
@@ -275,6 +285,9 @@ class Worker:
         async with self.database.transaction() as connection:
             await routes.register(connection, self.registry.routes())
             known = await routes.load(connection)
+            self.topology.former_partitions = await routes.note_partitions(
+                connection, self.settings.namespace, self.settings.partitions
+            )
         if "relay" in self.roles:
             await self.publisher.start()
             self.notices.start()
@@ -291,9 +304,7 @@ class Worker:
             if self.activities is not None:
                 self.activities.start()
         if "consume" in self.roles:
-            await self.deliveries.bind_types(known.by_type)
-            await self.deliveries.start()
-            self._consuming = asyncio.create_task(self.consumer.run(), name="consumer")
+            await self.intake.start(known.by_type)
         self.is_ready = True
         log.info(Event.WORKER_READY, extra={Field.WORKER: self.lease.worker_id()})
 
@@ -315,10 +326,9 @@ class Worker:
 
     def stages(self) -> list[asyncio.Task[None]]:
         """The tasks that never end by themselves while the worker runs."""
-        consuming = [self._consuming] if self._consuming is not None else []
         sweeping = [sweeper.task for sweeper in self.sweepers if sweeper.task is not None]
         working = [*self.local_steps.loops, *(self.activities.tasks if self.activities is not None else ())]
-        return [*consuming, *self.pool.loops, *working, *sweeping]
+        return [*self.intake.tasks, *self.pool.loops, *working, *sweeping]
 
     def refuse_to_limp(self) -> None:
         """Raises `StageEnded` when a stage has ended by itself: better no worker than half of one."""
@@ -334,10 +344,8 @@ class Worker:
         """Drain: nothing new, finish what runs, leave nothing to a lease."""
         log.info(Event.WORKER_DRAINING, extra={Field.WORKER: self.lease.worker_id()})
         self.is_ready = False  # no new work is sent here
-        if self._consuming is not None:
-            await self.consumer.stop()  # basic.cancel; the batch in hand is stored and acknowledged
-            await asyncio.wait([self._consuming])
-        await self.deliveries.close()  # what is behind it goes back to the queue
+        if "consume" in self.roles:
+            await self.intake.stop()  # the batches in hand are stored and acknowledged; what is behind goes back
         for hint in (self.teller, self.listener):
             if hint is not None:
                 await hint.stop()
@@ -363,7 +371,7 @@ class Worker:
         self.relay.drop_memory()
         if self.activities is not None:
             self.activities.drop()
-        if self.consumer.is_caught_up:
+        if self.intake.is_caught_up:
             self._telling = asyncio.create_task(self._caught_up())  # the new number has to say so again
 
     async def _caught_up(self) -> None:

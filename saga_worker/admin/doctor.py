@@ -96,7 +96,7 @@ async def _queues(settings: Settings) -> list[Finding]:
     from saga_worker.broker import BrokerConnection, Topology
     from saga_worker.saga.errors import SagaWorkerError
 
-    topology = Topology(settings.namespace)
+    topology = Topology(settings.namespace, settings.partitions)
     connection = BrokerConnection(settings.amqp_url.get_secret_value(), "doctor")
     found: list[Finding] = []
 

@@ -14,6 +14,7 @@ from typing import Final, assert_never
 
 from saga_worker.admin.event_file import Event
 from saga_worker.admin.ledger import Ledger
+from saga_worker.admin.partition_keys import Keys
 from saga_worker.broker import (
     BrokerConnection,
     BrokerUnavailable,
@@ -27,6 +28,7 @@ from saga_worker.broker import (
     Unknown,
     Unroutable,
 )
+from saga_worker.broker.topology import KEY_HEADER
 from saga_worker.settings import Settings
 
 GROUP: Final = 500
@@ -79,7 +81,8 @@ class Tally:
 
 async def send_all(settings: Settings, events: Iterator[Event], ledger: Ledger) -> Tally:
     """Publish everything; raises `BrokerUnavailable` or `ConfigurationError` when it cannot even begin."""
-    topology = Topology(settings.namespace)
+    topology = Topology(settings.namespace, settings.partitions)
+    keys = await Keys.load(settings)
     publisher = Publisher(BrokerConnection(settings.amqp_url.get_secret_value(), "publish"), topology)
     tally = Tally()
     await publisher.start()
@@ -90,7 +93,7 @@ async def send_all(settings: Settings, events: Iterator[Event], ledger: Ledger) 
             await asyncio.to_thread(ledger.write, [(event, "intent") for event in group])
             if under_way is not None:
                 await under_way
-            under_way = asyncio.create_task(_send_group(publisher, topology, group, ledger, tally))
+            under_way = asyncio.create_task(_send_group(publisher, topology, keys, group, ledger, tally))
         if under_way is not None:
             await under_way
     finally:
@@ -99,14 +102,15 @@ async def send_all(settings: Settings, events: Iterator[Event], ledger: Ledger) 
 
 
 async def _send_group(
-    publisher: Publisher, topology: Topology, group: Sequence[Event], ledger: Ledger, tally: Tally
+    publisher: Publisher, topology: Topology, keys: Keys, group: Sequence[Event], ledger: Ledger, tally: Tally
 ) -> None:
-    outcomes = dict(enumerate(await publisher.publish([_message(topology, event) for event in group])))
+    messages = [_message(topology, event, keys.of(event)) for event in group]
+    outcomes = dict(enumerate(await publisher.publish(messages)))
     for _ in range(TRIES - 1):
         again = [index for index, outcome in outcomes.items() if isinstance(outcome, Unknown)]
         if not again or not await _is_back(publisher):
             break
-        answers = await publisher.publish([_message(topology, group[index]) for index in again])
+        answers = await publisher.publish([messages[index] for index in again])
         outcomes.update(zip(again, answers, strict=True))
     await asyncio.to_thread(ledger.write, [(event, _word(outcomes[i])) for i, event in enumerate(group)])
     for index, event in enumerate(group):
@@ -121,13 +125,14 @@ async def _is_back(publisher: Publisher) -> bool:
     return True
 
 
-def _message(topology: Topology, event: Event) -> Outgoing:
+def _message(topology: Topology, event: Event, key: str | None) -> Outgoing:
     properties = Properties(
         content_type="application/json",
         delivery_mode=2,
         message_id=event.id,
         type=event.type,
         app_id=event.source,
+        headers={} if key is None else {KEY_HEADER: key},
         timestamp=int(event.time.timestamp()) if event.time is not None else None,
     )
     return Outgoing(topology.events, event.type, event.body, properties, mandatory=True)

@@ -36,6 +36,7 @@ NOT_ALLOWED: Final = 530
 STEP_TIMEOUT_SECONDS: Final = 10.0
 _CLOSE_TIMEOUT_SECONDS: Final = 3.0
 _UP_SECONDS: Final = 20.0
+_LAST_WORD_SECONDS: Final = 0.5
 _LIBRARY_TURNS: Final = 10
 _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 5.0
@@ -247,6 +248,8 @@ class BrokerConnection:
         try:
             both: set[asyncio.Future[Any]] = {step, session.closed}
             await asyncio.wait(both, timeout=_UP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if session.closed.done():  # it may know better than the broker what is wrong
+                await asyncio.wait({step}, timeout=_LAST_WORD_SECONDS)
             if not step.done():
                 session.fail(Closure(f"the broker did not answer within {_UP_SECONDS:g} s"))
                 raise BrokerUnavailable(session.closed.result().text)

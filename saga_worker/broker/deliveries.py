@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel as UnderlayChannel
 
@@ -54,7 +55,14 @@ class Deliveries:
         prefetch: int = 1000,
         byte_budget: int = BYTE_BUDGET,
         watchdog_seconds: float = WATCHDOG_SECONDS,
+        partition: str | None = None,
     ) -> None:
+        """`partition`: take from this queue only, which one worker at a time is given deliveries of.
+
+        Otherwise: from the inbox queue, the dead queue and the queues of former partitions.
+        """
+        self._partition = partition
+        self._inbox_queue = partition or topology.inbox_queue
         self._connection = connection
         self._topology = topology
         self._prefetch = prefetch
@@ -103,7 +111,7 @@ class Deliveries:
         new = set(types) - self._types
         self._types |= new
         session = self._connection.session
-        if session is not None and new:
+        if session is not None and new and not self._partition:
             await self._topology.bind(session, new)
 
     async def next_batch(self, limit: int) -> Batch | None:
@@ -149,7 +157,7 @@ class Deliveries:
         channel = self._channel
         if channel is not None:
             try:
-                await channel.consume(self._topology)
+                await channel.consume(self._queues)
             except BROKER_FAULTS as error:
                 channel.session.fail(Closure(f"consuming could not begin again: {type(error).__name__}"))
 
@@ -158,19 +166,46 @@ class Deliveries:
         self._connection.reconnect("what is in hand goes back to the queue")
 
     async def backlog(self) -> int | None:
-        """Messages waiting in the inbox queue, or None when the broker cannot be asked."""
+        """Messages waiting in the inbox queue (or partition), or None when the broker cannot be asked."""
         channel = self._channel
-        return await channel.backlog(self._topology.inbox_queue) if channel is not None else None
+        return await self._waiting(channel) if channel is not None else None
+
+    @property
+    def _queues(self) -> dict[str, Source]:
+        if self._partition:
+            return {self._partition: Source.INBOX}
+        former = dict.fromkeys(self._topology.former_queues, Source.INBOX)
+        return {self._topology.dead_queue: Source.DEAD, **former, self._inbox_queue: Source.INBOX}
+
+    async def _waiting(self, channel: _ConsumingChannel) -> int | None:
+        counts = [await channel.backlog(name) for name, source in self._queues.items() if source is Source.INBOX]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    async def consumer_count(self) -> int:
+        """How many take from the inbox queue, this one counted; 0 when the broker cannot be asked."""
+        channel = self._channel
+        return await channel.consumer_count(self._inbox_queue) if channel is not None else 0
+
+    @property
+    def is_served(self) -> bool:
+        """Whether something was delivered since the connect: of a partition, that its active consumer is here."""
+        return self._channel is not None and self._channel.is_served
+
+    async def _declare(self, session: Session) -> None:
+        if self._partition:
+            await self._topology.declare_partition(session, self._partition)
+        else:
+            await self._topology.declare(session)
+            await self._topology.bind(session, self._types)
 
     async def _open(self, session: Session) -> None:
-        await self._topology.declare(session)
-        await self._topology.bind(session, self._types)
+        await self._declare(session)
         channel = await _ConsumingChannel.open(session, self._prefetch, self._byte_budget, self._arrived)
-        self.backlog_at_connect = await channel.backlog(self._topology.inbox_queue)
+        self.backlog_at_connect = await self._waiting(channel)
         self.connects += 1
         self._channel = channel
         if not self._is_paused:
-            await channel.consume(self._topology)
+            await channel.consume(self._queues)
 
     def _lost(self, closure: Closure) -> None:
         self._channel = None
@@ -180,7 +215,7 @@ class Deliveries:
         while True:
             await asyncio.sleep(self._watchdog_seconds)
             channel = self._channel
-            if channel is not None and not self._is_paused and not await channel.is_consuming(self._topology):
+            if channel is not None and not self._is_paused and not await channel.is_consuming(self._inbox_queue):
                 self._connection.reconnect("the consumer is gone")
 
 
@@ -220,13 +255,17 @@ class _ConsumingChannel:
     def unacknowledged(self) -> int:
         return self._last_delivered - self._last_acked
 
-    async def consume(self, topology: Topology) -> None:
+    @property
+    def is_served(self) -> bool:
+        return self._last_delivered > 0
+
+    async def consume(self, queues: Mapping[str, Source]) -> None:
         """Start the consumers. Always under new tags: RabbitMQ 3.10 crashes the channel when a quorum queue's tag is
         used again while deliveries to its former consumer are not acknowledged."""
         if self._tags:
             return
         self.is_quiet = False
-        for source, queue in ((Source.DEAD, topology.dead_queue), (Source.INBOX, topology.inbox_queue)):
+        for queue, source in queues.items():
             tag = f"{queue}.{len(self._sources)}"
             self._sources[tag] = source
             self._tags.append(tag)
@@ -246,18 +285,25 @@ class _ConsumingChannel:
             self.session.fail(Closure("the consumer could not be cancelled"))
 
     async def backlog(self, queue: str) -> int | None:
+        declared = await self._look_at(queue)
+        return declared.message_count if declared is not None else None
+
+    async def consumer_count(self, queue: str) -> int:
+        declared = await self._look_at(queue)
+        return (declared.consumer_count or 0) if declared is not None else 0
+
+    async def _look_at(self, queue: str) -> spec.Queue.DeclareOk | None:
         try:
-            declared = await self._underlay.queue_declare(queue, passive=True, timeout=STEP_TIMEOUT_SECONDS)
+            return await self._underlay.queue_declare(queue, passive=True, timeout=STEP_TIMEOUT_SECONDS)
         except BROKER_FAULTS:
             return None
-        return declared.message_count
 
-    async def is_consuming(self, topology: Topology) -> bool:
+    async def is_consuming(self, inbox_queue: str) -> bool:
         if self._bytes >= self._byte_budget:
             return True  # the socket is left unread on purpose: no answer would come
         consumers = self._underlay.consumers
         alive = not self._underlay.is_closed and bool(self._tags) and all(tag in consumers for tag in self._tags)
-        return alive and await self.backlog(topology.inbox_queue) is not None
+        return alive and await self.backlog(inbox_queue) is not None
 
     def take(self, limit: int) -> Batch:
         deliveries: list[Delivery] = []

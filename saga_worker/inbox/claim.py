@@ -7,10 +7,10 @@ it has to be applied. Claiming locks nothing: the orchestrator locks the sagas a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -23,6 +23,7 @@ SAGA_BYTES: Final = 4_000_000
 BATCH_BYTES: Final = 64_000_000
 LAP_START: Final = UUID(int=0)
 _LAST: Final = UUID(int=2**128 - 1)
+Line: TypeAlias = tuple[UUID, str]  # the events of one source for one saga
 _ROLES: Final = {int(role): role for role in Role}
 _STATES: Final = {int(state): state for state in RowState}
 
@@ -63,22 +64,42 @@ async def claim(conn: Connection, cursor: UUID, definitions: Sequence[str], limi
     )
 
 
-async def read_backlog(conn: Connection, refs: Iterable[UUID]) -> Backlog:
-    """What the locked sagas have before them, and the database clock, in a snapshot taken after the locks."""
-    wanted = list(refs)
+async def read_backlog(conn: Connection, refs: Iterable[UUID], lines: Mapping[Line, int] | None = None) -> Backlog:
+    """What the locked sagas have before them, and the database clock, in a snapshot taken after the locks.
+
+    `lines`: of numbered events the number that is next, by saga and source.
+    """
+    wanted, lines = list(refs), lines or {}
     budget = min(SAGA_BYTES, BATCH_BYTES // max(1, len(wanted)))
-    records = await conn.fetch("read_backlog", wanted, budget)
+    columns = [list(column) for column in zip(*((*line, number) for line, number in lines.items()), strict=True)]
+    records = await conn.fetch("read_backlog", wanted, budget, *(columns or ([], [], [])))
     rows: dict[UUID, list[InboxRow]] = {ref: [] for ref in wanted}
     seen: Counter[tuple[UUID, int]] = Counter()
     truncated: set[UUID] = set()
+    taken: set[int] = set()
     for record in sorted((r for r in records if r["id"] is not None), key=_order):
+        if record["id"] in taken:
+            continue  # the next of its line, and among the oldest
+        taken.add(record["id"])
         ref, kind = record["ref"], _kind(record)
-        seen[ref, kind] += 1
-        if record["body"] is None or seen[ref, kind] == ROWS_PER_SAGA:
+        # One of a known line is read as such when its turn is near: nobody has to look again because of it.
+        is_counted = record["sequence"] is None or (ref, record["source"]) not in lines
+        seen[ref, kind] += is_counted
+        is_cut = record["body"] is None or seen[ref, kind] == ROWS_PER_SAGA
+        if is_cut and is_counted:
             truncated.add(ref)
         if record["body"] is not None:
             rows[ref].append(_row(record))
-    return Backlog(rows, records[0]["now"], frozenset(truncated))
+    return Backlog(rows, records[0]["now"], frozenset(truncated | _long(lines, rows)))
+
+
+def _long(lines: Mapping[Line, int], rows: Mapping[UUID, Sequence[InboxRow]]) -> set[UUID]:
+    """Sagas with a line that can move on so far that there may be more of it than was read."""
+    if not lines:
+        return set()
+    parked = Counter((ref, row.source) for ref, found in rows.items() for row in found if row.sequence is not None)
+    heads = {(ref, row.source, row.sequence) for ref, found in rows.items() for row in found}
+    return {line[0] for line, number in lines.items() if parked[line] >= ROWS_PER_SAGA and (*line, number) in heads}
 
 
 def _order(record: asyncpg.Record) -> tuple[int, int, int]:
@@ -113,4 +134,5 @@ def _row(record: asyncpg.Record) -> InboxRow:
         expires_at=record["expires_at"],
         received_at=record["received_at"],
         body=record["body"],
+        sequence=record["sequence"],
     )

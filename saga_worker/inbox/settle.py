@@ -24,7 +24,7 @@ async def settle(conn: Connection, changes: Sequence[RowChange]) -> None:
         *(
             (
                 c.id, c.state, storable(c.reason), storable(c.error), c.suspect, c.attempts, c.crashes, c.next_at,
-                c.expires_at, c.first_failed_at, c.last_failed_at, c.settled_at,
+                c.expires_at, c.first_failed_at, c.last_failed_at, c.settled_at, c.sequence,
             )
             for c in sorted(changes, key=lambda change: change.id)
         ),

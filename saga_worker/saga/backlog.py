@@ -31,7 +31,7 @@ def input_of(row: InboxRow) -> Input:
     """What the row carries, for `decide`."""
     match row.role:
         case Role.EVENT:
-            return EventArrived(row.type, row.saga_key or "", row.body)
+            return EventArrived(row.type, row.saga_key or "", row.body, row.source)
         case Role.REPLY:
             answered = parse_command_id(row.correlation_id or "")
             return ReplyArrived(answered[1] if answered else 0, row.type, row.body)
@@ -55,6 +55,7 @@ def changed(
     return RowChange(
         id=row.id, state=state, reason=reason, attempts=row.attempts, crashes=row.crashes, expires_at=expires_at,
         first_failed_at=row.first_failed_at, settled_at=settled_at, suspect=row.suspect and is_undecided,
+        sequence=row.sequence if state is RowState.PARKED else None,
     )  # fmt: skip
 
 

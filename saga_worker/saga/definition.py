@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from saga_worker.saga.checks import problems
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.flow import Flow, flow_of
-from saga_worker.saga.keys import KeyPath, record_key
+from saga_worker.saga.keys import KeyPath, record_key, record_sequence
 from saga_worker.saga.messages import Event, wire_types
 from saga_worker.saga.own_work import LOCAL_RETRY, ActivityDecorator, ActivityPolicy, AnyStep, LocalStep
 from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
@@ -91,6 +91,7 @@ class Saga(Generic[S]):
         self.deadline: Final = checked_bound(deadline, f"saga {name}: deadline", source=self.source)
         self.starts: Final[dict[str, Start]] = {}
         self.handlers: Final[dict[str, On]] = {}
+        self.sequences: Final[dict[str, str | None]] = {}  # wire type -> pointer to its number, if it is numbered
         self.arms: Final[dict[str, list[Arm]]] = {}
         self.steps: Final[dict[str, AnyStep]] = {}
         self._key_kind = key_kind
@@ -112,13 +113,17 @@ class Saga(Generic[S]):
         return (*self.starts.items(), *self.handlers.items(), *arms)
 
     def starts_on(
-        self, event: type[E], *, key: Callable[[E], str | int | UUID]
+        self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None
     ) -> Callable[[Callable[[E], S]], Callable[[E], S]]:
-        """An event that starts a saga for its key; the function makes the first state."""
+        """An event that starts a saga for its key; the function makes the first state.
+
+        `sequence` names the field with which its producer numbers the events of a key, one by one: they are applied
+        in that order. The first is 1, or the start's number; one that comes early is parked until its turn.
+        """
 
         def register(handler: Callable[[E], S]) -> Callable[[E], S]:
             check_handler(handler, "event")
-            model, path, source = self._taken(event, key, handler)
+            model, path, source = self._taken(event, key, handler, sequence)
             for wire_type in wire_types(model):
                 self._refuse_twice(wire_type, self.starts, source, "starts it")
                 self.starts[wire_type] = Start(model, key, path.pointer, path.kind, handler, source)
@@ -127,13 +132,13 @@ class Saga(Generic[S]):
         return register
 
     def on(
-        self, event: type[E], *, key: Callable[[E], str | int | UUID]
+        self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None
     ) -> Callable[[Callable[[S, E], Verdict]], Callable[[S, E], Verdict]]:
-        """An event that is taken at any time before the pivot."""
+        """An event that is taken at any time before the pivot; `sequence` as in `starts_on`."""
 
         def register(handler: Callable[[S, E], Verdict]) -> Callable[[S, E], Verdict]:
             check_handler(handler, "state", "event")
-            model, path, source = self._taken(event, key, handler)
+            model, path, source = self._taken(event, key, handler, sequence)
             for wire_type in wire_types(model):
                 self._refuse_twice(wire_type, self.handlers, source, "is handled")
                 self.handlers[wire_type] = On(model, key, path.pointer, path.kind, handler, source)
@@ -237,7 +242,12 @@ class Saga(Generic[S]):
     ) -> WaitStep[S]:
         """A step that only an outside event ends; its arms are declared on what this returns."""
         step: WaitStep[S] = WaitStep(
-            name, timeout=timeout, on_timeout=on_timeout, source=where_called(), add_arm=self._add_arm
+            name,
+            timeout=timeout,
+            on_timeout=on_timeout,
+            source=where_called(),
+            add_arm=self._add_arm,
+            number=self._number,
         )
         self._add(step)
         return step
@@ -273,11 +283,24 @@ class Saga(Generic[S]):
             raise DefinitionError("\n".join(found))
 
     def _taken(
-        self, event: type[Event], key: Callable[[Any], object], handler: Callable[..., Any]
-    ) -> tuple[type[Event], KeyPath, str]:
+        self, event: type[Event], key: Callable[[Any], object], handler: Callable[..., Any],
+        sequence: Callable[[Any], int] | None,
+    ) -> tuple[type[Event], KeyPath, str]:  # fmt: skip
         source = where(handler)
         model = checked_event(event, source=source)
-        return model, record_key(model, key, source=source), source
+        path = record_key(model, key, source=source)
+        self._number(model, sequence, source)
+        return model, path, source
+
+    def _number(self, model: type[Event], sequence: Callable[[Any], int] | None, source: str) -> None:
+        """Note where the number of an event stands, or that it has none: the same for all that take it."""
+        pointer = None if sequence is None else record_sequence(model, sequence, source=source)
+        for wire_type in wire_types(model):
+            if self.sequences.setdefault(wire_type, pointer) != pointer:
+                raise DefinitionError(
+                    f"{source}: saga {self.name} takes {wire_type} with another sequence elsewhere; give the same"
+                    " sequence=… wherever it is taken."
+                )
 
     def _refuse_twice(self, wire_type: str, present: dict[str, Any], source: str, fact: str) -> None:
         if wire_type in present:

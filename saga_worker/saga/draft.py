@@ -56,6 +56,7 @@ UNDO_FAILED: Final = "undo_failed"
 UNSETTLED_EXPIRED: Final = "unsettled_expired"
 CANNOT_COMPENSATE: Final = "cannot_compensate"
 UNDELIVERABLE: Final = "undeliverable"
+SEQUENCE_GAP: Final = "sequence_gap"
 # Moot when the saga leaves the flow.
 OF_THE_FLOW: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED, DEADLINE_PASSED)
 
@@ -84,6 +85,7 @@ class Draft:
         self.undo_failures = dict(progress.undo_failures)
         self.pivoted = progress.pivoted
         self.attention = dict.fromkeys(progress.attention)
+        self.sequences = dict(progress.sequences)
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
 
@@ -115,6 +117,15 @@ class Draft:
         verdict = handler(self.state, message)
         self._keep_state()
         return verdict
+
+    def take_back_state(self, state_bytes: bytes) -> None:
+        """What a handler did to the state does not count."""
+        self.state_bytes, self._state = state_bytes, None
+
+    def pass_number(self, source: str, number: int) -> None:
+        """The next event of `source` is the one after `number`."""
+        self.sequences[source] = number + 1
+        self.lift(gap_subject(source), SEQUENCE_GAP)
 
     def _keep_state(self) -> None:
         write = self.state.__pydantic_serializer__.to_json
@@ -333,6 +344,7 @@ class Draft:
             progress=Progress(
                 active=self.active, commands=self.commands, timers=self.timers, epoch=self.epoch,
                 undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
+                sequences=self.sequences,
             ),
             updated_at=now,
             finished_at=(before.finished_at or now) if self.status.is_final else None,
@@ -351,6 +363,11 @@ class Draft:
 
 def _entry(reason: str, subject: str | None) -> str:
     return reason if subject is None else f"{reason}: {subject}"
+
+
+def gap_subject(source: str) -> str:
+    """A source as an attention entry can hold it."""
+    return source.replace("; ", ", ") or "no source"
 
 
 def is_undone_at_once(step: Answered) -> bool:

@@ -28,8 +28,10 @@ from saga_worker.saga.backlog import (
 )
 from saga_worker.saga.changes import JournalRow, SagaChange
 from saga_worker.saga.decide import decide
+from saga_worker.saga.decide.event import is_over
 from saga_worker.saga.decide.timer import is_local, is_reply_timeout
 from saga_worker.saga.definition import Saga
+from saga_worker.saga.draft import SEQUENCE_GAP, gap_subject
 from saga_worker.saga.inputs import (
     Applied,
     Decision,
@@ -47,6 +49,7 @@ from saga_worker.saga.inputs import (
     TimerFired,
 )
 from saga_worker.saga.instance import Instance, Timer
+from saga_worker.saga.lines import Lines
 from saga_worker.saga.retry import Retry
 from saga_worker.saga.rows import InboxRow, Role, RowState
 from saga_worker.saga.transitions import Status
@@ -121,6 +124,7 @@ class _Fold:
         self.instance = instance
         self.change = SagaChange(ref=ref, before=instance, after=instance)
         self.parked: list[InboxRow] = []
+        self.lines = Lines()
         self.is_behind_dead = False
         self.is_offered = False  # the parked rows have been judged where the saga stands now
         self.applied = 0
@@ -130,7 +134,9 @@ class _Fold:
         ready = sorted((r for r in rows if r.state is RowState.READY), key=sequence)
         aside = sorted((r for r in rows if r.state in (RowState.PARKED, RowState.HELD)), key=lambda r: r.id)
         held = [r for r in aside if is_held_here(r)]
-        self.parked = [r for r in aside if r.state is RowState.PARKED and not is_held_here(r)]
+        parked = [r for r in aside if r.state is RowState.PARKED and not is_held_here(r)]
+        self.parked = [r for r in parked if r.sequence is None]
+        self.lines.extend(parked)
         self.is_behind_dead = any(is_blocking(r) for r in rows)
         if self._is_blocked() or not held:
             self._apply_rows(ready)
@@ -224,11 +230,14 @@ class _Fold:
             self._after_step(before)
 
     def _after_step(self, before: Instance | None) -> None:
-        """Where the saga has moved, parked rows may have their turn."""
+        """Where the saga has moved, parked rows may have their turn; where a line has, the next of it."""
         if not _has_moved(before, self.instance):
-            return
-        if self.alone:
-            self._put_behind(self.parked)
+            if self.alone:
+                self._put_behind(self._next_in_line())
+            elif self.lines:
+                self._move_lines()
+        elif self.alone:
+            self._put_behind([*self.parked, *self._next_in_line()])
             self.parked = []
         elif self.rows_wait or self._is_blocked():
             self.is_offered = False  # an operator's row moved the saga; nothing overtakes those that wait
@@ -250,8 +259,8 @@ class _Fold:
                 return True
             case Ignored(reason):
                 self.change.rows.append(changed(row, RowState.IGNORED, reason=reason, settled_at=now))
-            case Parked(reason):
-                self._park(row, reason)
+            case Parked(reason, number):
+                self._park(row, reason, number)
             case Refused(reason, error):
                 counted = failed(row, now, attempts=row.attempts + 1)
                 self.change.rows.append(replace(counted, state=RowState.DEAD, reason=reason, error=error))
@@ -282,10 +291,14 @@ class _Fold:
             reason = PAUSED if self._is_paused() else BEHIND_DEAD
             self.change.rows.append(changed(row, RowState.HELD, reason=reason))
 
-    def _park(self, row: InboxRow, reason: str) -> None:
+    def _park(self, row: InboxRow, reason: str, number: int | None) -> None:
         expires_at = row.expires_at or self.given.now + self.limits.parking
-        self.change.rows.append(changed(row, RowState.PARKED, reason=reason, expires_at=expires_at))
-        self.parked.append(replace(row, state=RowState.PARKED, reason=reason, expires_at=expires_at))
+        parked = replace(row, state=RowState.PARKED, reason=reason, expires_at=expires_at, sequence=number)
+        self.change.rows.append(changed(parked, RowState.PARKED, reason=reason, expires_at=expires_at))
+        if number is None:
+            self.parked.append(parked)
+        else:
+            self.lines.add(parked)
 
     def _offer_once(self) -> None:
         """A net under the offers that follow a step, and the turn of rows that an earlier page left out."""
@@ -295,6 +308,8 @@ class _Fold:
     def _take_up(self) -> None:
         """Offer every parked row, lowest id first; from the start again whenever one of them moved the saga."""
         self.is_offered = True
+        if not self._move_lines():
+            return
         place = 0
         while place < len(self.parked):
             row = self.parked[place]
@@ -307,11 +322,43 @@ class _Fold:
             self._forget(row.id)
             before = self.instance
             if self._settle(row, decision) and _has_moved(before, self.instance):
+                if not self._move_lines():
+                    return
                 place = 0
             elif isinstance(decision.outcome, Raised):
                 behind, self.parked = self.parked[place:], self.parked[:place]
                 self._put_behind(behind)
                 return
+
+    def _next_in_line(self) -> list[InboxRow]:
+        """The numbered rows whose turn it is, taken out of their lines; all of them when the saga takes no more."""
+        if self.instance is None:
+            return []
+        if is_over(self.instance.status):
+            rows = self.lines.take_all()
+            self.change.again = self.change.again or bool(rows)  # there may be more than were read
+            return rows
+        return self.lines.take_next(self.instance.progress.sequences)
+
+    def _move_lines(self) -> bool:
+        """Apply numbered rows as long as the next of some line is there; False when one of them failed."""
+        early: list[InboxRow] = []  # their number has come, but the saga does not stand where it takes them
+        while not (self.rows_wait or self._is_blocked()) and (rows := self._next_in_line()):
+            for place, row in enumerate(rows):
+                decision = self._decide(input_of(row))
+                if isinstance(decision.outcome, Parked):
+                    early.append(self._still_parked(row, decision.outcome.reason))
+                    continue
+                self._forget(row.id)
+                before = self.instance
+                if self._settle(row, decision) and _has_moved(before, self.instance):
+                    self.lines.extend(early)
+                    early = []
+                if self.rows_wait or self._is_blocked():
+                    early += rows[place + 1 :]
+                    break
+        self.lines.extend(early)
+        return not (self.rows_wait or self._is_blocked())
 
     def _still_parked(self, row: InboxRow, reason: str) -> InboxRow:
         """Written again only when it waits for something else now."""
@@ -336,7 +383,7 @@ class _Fold:
         self.change.rows = [change for change in self.change.rows if change.id != row_id]
 
     def _expire_parked(self) -> None:
-        for row in self.parked:
+        for row in [*self.parked, *self.lines]:
             if row.expires_at is None or row.expires_at > self.given.now:
                 continue
             self._forget(row.id)
@@ -348,7 +395,14 @@ class _Fold:
                 error = f"Nothing took up this {row.type} before its parking period ended."
                 counted = failed(row, self.given.now, attempts=row.attempts)
                 change = replace(counted, state=RowState.DEAD, reason=reason, error=error)
+                self._note_gap(row)
             self.change.rows.append(change)
+
+    def _note_gap(self, row: InboxRow) -> None:
+        """One of a line is given up: somebody has to look where the number is that it waited for."""
+        if row.sequence is None or self.instance is None or is_over(self.instance.status):
+            return
+        self._list([*self.instance.progress.attention, f"{SEQUENCE_GAP}: {gap_subject(row.source)}"])
 
     def _judge_attention(self) -> None:
         """What only `fold` knows: a dead row that blocks the saga, and timers whose code keeps raising."""
@@ -364,6 +418,7 @@ class _Fold:
         """Make this the saga's attention list."""
         assert self.instance is not None
         if set(listed) != set(self.instance.progress.attention):
+            listed = list(dict.fromkeys(listed))
             progress = replace(self.instance.progress, attention=tuple(listed))
             self.instance = replace(self.instance, attention="; ".join(listed) or None, progress=progress)
 
@@ -392,8 +447,9 @@ class _Fold:
         In a transaction of their own, which announces them: of those that this one takes up nobody would know if the
         author's code killed the worker, and the timer would do it again for ever.
         """
-        if self.parked:
-            self._put_behind(self.parked)
+        rows = [*self.parked, *self._next_in_line()]
+        if rows:
+            self._put_behind(rows)
             self.parked = []
             self.rows_wait = True
 

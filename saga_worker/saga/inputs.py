@@ -22,6 +22,7 @@ class EventArrived:
     type: str
     key: str
     body: bytes
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +156,10 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The input is early."""
+    """The input is early. `sequence`: its number, when it waits for those before it."""
 
     reason: str
+    sequence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ class Progress:
     undo_failures: dict[int, int] = field(default_factory=dict)  # forward seq -> undos refused so far
     pivoted: bool = False
     attention: tuple[str, ...] = ()  # why somebody should look, each reason once
+    sequences: dict[str, int] = field(default_factory=dict)  # source -> the number of its next event
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ def dump_progress(progress: Progress) -> bytes:
             "undo_failures": {str(seq): n for seq, n in progress.undo_failures.items()},
             "pivoted": progress.pivoted,
             "attention": progress.attention,
+            "sequences": progress.sequences,
         }
     )
 
@@ -132,6 +134,7 @@ def load_progress(raw: bytes) -> Progress:
         undo_failures={int(seq): n for seq, n in data["undo_failures"].items()},
         pivoted=data["pivoted"],
         attention=tuple(data["attention"]),
+        sequences=data.get("sequences", {}),
     )
 
 

@@ -45,6 +45,20 @@ def record_key(model: type[BaseModel], key: Callable[[Any], object], *, source: 
     return KeyPath(pointer_to(aliases), _kind_of(annotation, ".".join((model.__name__, *names)), source))
 
 
+def record_sequence(model: type[BaseModel], sequence: Callable[[Any], object], *, source: str) -> str:
+    """The JSON pointer to the number of an event; raises `DefinitionError` unless it is a plain path to an int."""
+    try:
+        path = record_key(model, sequence, source=source)
+    except DefinitionError:
+        path = None
+    if path is None or path.kind is not KeyKind.INT:
+        raise DefinitionError(
+            f"{source}: the sequence has to be a plain path to an int field of {model.__name__}, such as"
+            " sequence=lambda e: e.number"
+        )
+    return path.pointer
+
+
 _REMEDY: Final = "the key has to be a plain path of fields, such as key=lambda e: e.order_id"
 
 

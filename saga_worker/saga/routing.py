@@ -72,6 +72,11 @@ def command_id(ref: UUID, seq: int) -> str:
     return f"{urlsafe_b64encode(ref.bytes)[:22].decode('ascii')}.{seq}"
 
 
+def reply_queue(namespace: str, ref: UUID, partitions: int) -> str:
+    """Where answers to this saga go: always to the same partition of the inbox."""
+    return f"{namespace}.inbox" if partitions == 1 else f"{namespace}.inbox.{ref.int % partitions}"
+
+
 def parse_command_id(text: str) -> tuple[UUID, int] | None:
     """What `command_id` was given; None for every text that it cannot have written."""
     match = _COMMAND_ID.fullmatch(text)

@@ -60,6 +60,7 @@ class InboxRow:
     expires_at: datetime | None
     received_at: datetime
     body: bytes
+    sequence: int | None = None  # of a numbered event that was parked
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +79,4 @@ class RowChange:
     first_failed_at: datetime | None = None
     last_failed_at: datetime | None = None
     settled_at: datetime | None = None
+    sequence: int | None = None

@@ -183,6 +183,7 @@ class WaitStep(Step[S], Generic[S]):
         on_timeout: OnTimeout,
         source: str,
         add_arm: Callable[[str, Arm], None],
+        number: Callable[[type[Event], Callable[[Any], int] | None, str], None],
     ) -> None:
         self.id: Final = checked_name(name, "wait", source=source)
         self.source: Final = source
@@ -190,17 +191,19 @@ class WaitStep(Step[S], Generic[S]):
         self.on_timeout: Final = on_timeout
         self.reminder: Reminder | None = None
         self._add_arm: Final = add_arm
+        self._number: Final = number
 
     def on(
-        self, event: type[E], *, key: Callable[[E], str | int | UUID]
+        self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None
     ) -> Callable[[Callable[[S, E], Verdict]], Callable[[S, E], Verdict]]:
-        """An event that ends this wait; it may arrive before the wait is reached."""
+        """An event that ends this wait; it may arrive before the wait is reached. `sequence` as in `Saga.starts_on`."""
 
         def register(handler: Callable[[S, E], Verdict]) -> Callable[[S, E], Verdict]:
             check_handler(handler, "state", "event")
             source = where(handler)
             model = checked_event(event, source=source)
             path = record_key(model, key, source=source)
+            self._number(model, sequence, source)
             for wire_type in wire_types(model):
                 self._add_arm(wire_type, Arm(self.id, model, key, path.pointer, path.kind, handler, source))
             return handler

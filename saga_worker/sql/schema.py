@@ -113,6 +113,7 @@ inbox: Final = Table(
     _stamped("received_at"),
     Column("props", LargeBinary, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("sequence", BigInteger),  # of a numbered event that is parked
     PrimaryKeyConstraint("id", name="inbox_pkey"),
     UniqueConstraint("dedup", name="inbox_dedup_key"),
     CheckConstraint("role BETWEEN 0 AND 4", name="inbox_role"),
@@ -126,6 +127,7 @@ inbox: Final = Table(
     Index("inbox_parked", "ref", "id", postgresql_where=text("state IN (1)")),
     Index("inbox_park_exp", "expires_at", postgresql_where=text("state = 1")),
     Index("inbox_held", "ref", "id", postgresql_where=text("state IN (2, 5)")),
+    Index("inbox_line", "ref", "source", "sequence", postgresql_where=text("state = 1 AND sequence IS NOT NULL")),
     Index("inbox_absent", "ref", postgresql_where=text("state = 2 AND reason = 'definition_absent'")),
 )
 

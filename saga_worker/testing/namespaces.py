@@ -1,6 +1,7 @@
 """Takes a prefix and keeps the names of exchanges and queues below it, and deletes them on a broker. For tests."""
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from saga_worker.testing.waiting import run_beside
 
@@ -21,8 +22,9 @@ class Namespace(str):
     queues: list[str]
 
     def __init__(self, prefix: str) -> None:
-        self.exchanges = [f"{prefix}.{name}" for name in ("events", "commands", "dead")]
+        self.exchanges = [f"{prefix}.{name}" for name in ("events", "commands", "dead", "inbox")]
         self.queues = [f"{prefix}.{name}" for name in ("inbox", "dead")]
+        self.queues += [f"{prefix}.inbox.{number}" for number in range(16)]  # partitions
 
     def queue(self, name: str) -> str:
         self.queues.append(f"{self}.{name}")
@@ -44,6 +46,28 @@ class Namespace(str):
                 await _delete_queue(connection, queue)
             for exchange in self.exchanges:
                 await _delete_exchange(connection, exchange)
+
+
+def has_hash_exchange(amqp_url: str) -> bool:
+    """Whether the broker can spread messages over queues by a hash."""
+    return run_beside(_has_hash_exchange(amqp_url))
+
+
+async def _has_hash_exchange(amqp_url: str) -> bool:
+    import aio_pika
+    from aio_pika.exceptions import AMQPError
+
+    connection = await aio_pika.connect(amqp_url)
+    try:
+        channel = await connection.channel()
+        name = f"probe.{uuid4().hex}"
+        await channel.declare_exchange(name, "x-consistent-hash")
+        await channel.exchange_delete(name)
+    except (AMQPError, RuntimeError):
+        return False
+    finally:
+        await connection.close()
+    return True
 
 
 # A channel for each: a refusal (a queue that another connection holds exclusively) closes the channel that asked.

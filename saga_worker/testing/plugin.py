@@ -106,6 +106,28 @@ def real_amqp_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def partitioned_amqp_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """`amqp_url`, if that broker has the consistent-hash exchange; otherwise a private node that has it, or a skip."""
+    from saga_worker.testing.namespaces import has_hash_exchange
+    from saga_worker.trial.local_rabbitmq import LocalRabbitmq
+    from saga_worker.trial.supervisor import ServerUnavailable
+
+    url: str = request.getfixturevalue("amqp_url")
+    if has_hash_exchange(url):
+        yield url
+        return
+    try:
+        node = LocalRabbitmq()
+    except ServerUnavailable as error:
+        _skip_or_fail(request.config, str(error))
+        raise
+    with node:
+        if not has_hash_exchange(node.url):
+            _skip_or_fail(request.config, "this RabbitMQ has no plugin rabbitmq_consistent_hash_exchange")
+        yield node.url
+
+
+@pytest.fixture
 def namespace(amqp_url: str) -> "Iterator[Namespace]":
     """A prefix of this test alone for exchanges and queues, which are deleted after it."""
     from saga_worker.testing.namespaces import Namespace

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -20,6 +21,7 @@ from typing import Self
 from saga_worker.trial.supervisor import ServerUnavailable, Supervisor, free_port, last_lines
 
 START_SECONDS = 60.0
+PLUGINS = ("rabbitmq_consistent_hash_exchange",)
 AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
 
 
@@ -29,6 +31,11 @@ class RabbitmqBinaries:
 
     scripts: Path
     erlang: Path
+
+    @property
+    def plugins(self) -> Path:
+        """The directory of the plugins of this release."""
+        return (self.scripts / "rabbitmq-server").resolve().parent.parent / "plugins"
 
     @property
     def description(self) -> str:
@@ -54,13 +61,20 @@ def local_rabbitmq() -> RabbitmqBinaries | None:
 class LocalRabbitmq:
     """A private RabbitMQ node, as a context manager (sync or async) or by `start` and `close`. Up in some 4 seconds."""
 
-    def __init__(self, binaries: RabbitmqBinaries | None = None) -> None:
+    def __init__(
+        self,
+        binaries: RabbitmqBinaries | None = None,
+        *,
+        plugins: Sequence[str] = ("rabbitmq_consistent_hash_exchange",),
+    ) -> None:
+        """`plugins` that the installation does not have are left out."""
         found = binaries or local_rabbitmq()
         if found is None:
             raise ServerUnavailable(
                 "There is no RabbitMQ here: install the Debian package rabbitmq-server, or give the URL of a broker."
             )
         self.binaries = found
+        self._plugins = [name for name in plugins if any(found.plugins.glob(f"{name}-*"))]
         self.port = 0
         self.node = f"saga-{secrets.token_hex(4)}@localhost"
         self._password = secrets.token_hex(12)
@@ -167,7 +181,7 @@ class LocalRabbitmq:
         directory = Path(tempfile.mkdtemp(prefix="saga-worker-rabbitmq-"))
         self._supervisor = Supervisor(directory)
         self.port, epmd_port = free_port(), free_port()
-        (directory / "enabled_plugins").write_text("[].\n")
+        (directory / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         (directory / "env.conf").touch()
         configuration = directory / "rabbitmq.conf"
         configuration.touch(mode=0o600)

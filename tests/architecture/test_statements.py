@@ -28,7 +28,7 @@ HOT = {
     "insert_inbox": set(),
     "read_twins": {"inbox_dedup_key"},
     "claim_refs": {"inbox_ready"},
-    "read_backlog": {"inbox_ready", "inbox_parked", "inbox_held"},
+    "read_backlog": {"inbox_ready", "inbox_parked", "inbox_held", "inbox_line"},
     "settle_rows": {"inbox_pkey"},
     "expired_parked": {"inbox_park_exp"},
     "expire_unrouted": {"inbox_park_exp", "inbox_pkey"},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import pytest
 
+from saga_worker.testing.namespaces import has_hash_exchange
 from tests.flow.processes import Processes
 from tests.flow.records import Records
 from tests.flow.wire import GENEROUS, Wire
@@ -21,20 +23,27 @@ def order(number: int) -> dict[str, Any]:
     return {"order_id": f"{number}", "lines": {"tea": 1}, "cents": 5, "card": "tok_1"}
 
 
+@pytest.mark.parametrize("partitions", [1, 4])
 async def test_four_processes_with_a_role_each_bring_orders_to_their_end(
-    processes: Processes, wire: Wire, records: Records, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    processes: Processes, wire: Wire, records: Records, eventually: Eventually, monkeypatch: pytest.MonkeyPatch,
+    partitions: int, amqp_url: str,
+) -> None:  # fmt: skip
+    if partitions > 1 and not await asyncio.to_thread(has_hash_exchange, amqp_url):
+        pytest.skip("this RabbitMQ has no plugin rabbitmq_consistent_hash_exchange")
     monkeypatch.setenv("CHECKOUT_PAYMENT_TIMEOUT_SECONDS", "3")
     roles = {
-        role: processes.start("--role", role, LEASE_SECONDS="2") for role in ("consume", "advance", "relay", "sweep")
+        role: processes.start("--role", role, LEASE_SECONDS="2", PARTITIONS=str(partitions))
+        for role in ("consume", "advance", "relay", "sweep")
     }
     for run in roles.values():
         await eventually(run.is_ready, deadline=30)
     wire.serve({**GENEROUS, "charge_card": None})
     for number in range(ORDERS):
         await wire.publish("order_placed", order(number), id=f"o-{number}")
+    asked_at: set[str | None] = set()
     for number in range(ORDERS):
         charge = await wire.next("charge_card")
+        asked_at.add(charge.message.reply_to)
         if number % 3 == 0:
             await wire.answer(charge, "charged", {"payment": "p-1"})
         elif number % 3 == 1:
@@ -47,6 +56,7 @@ async def test_four_processes_with_a_role_each_bring_orders_to_their_end(
 
     await eventually(lambda: ended(completed=ORDERS // 3, compensated=ORDERS - ORDERS // 3), deadline=30)
     assert wire.count("cancel_charge") == ORDERS // 3
+    assert len(asked_at) == partitions, "answers go to the partition of their saga"
     assert [run.stop() for run in roles.values()] == [0, 0, 0, 0]
     assert await records.broken_promises() == []
 

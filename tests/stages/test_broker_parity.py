@@ -33,6 +33,7 @@ from pamqp.exceptions import UnmarshalingException
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
+from saga_worker.testing.namespaces import has_hash_exchange
 from saga_worker.trial.broker import TrialBroker
 
 DEADLINE = 10.0
@@ -944,6 +945,43 @@ async def test_what_needs_no_ack_is_gone_when_it_is_delivered(desk: Desk, channe
     assert await (await consume(queue, no_ack=True)).bodies(5) == list("abcde")
     await channel.close()
     assert await waiting(desk, queue) == 0
+
+
+async def test_a_hash_exchange_keeps_messages_of_one_header_in_one_queue_and_spreads_the_rest(
+    desk: Desk, channel: AbstractChannel
+) -> None:
+    if not await asyncio.to_thread(has_hash_exchange, desk.url):
+        pytest.skip("this RabbitMQ has no plugin rabbitmq_consistent_hash_exchange")
+    outer = await desk.exchange(channel, "topic", "outer")
+    spread = await desk.exchange(channel, "x-consistent-hash", "spread", arguments={"hash-header": "saga-key"})
+    queues = [await desk.queue(channel, f"q{number}") for number in range(4)]
+    for queue in queues:
+        await queue.bind(spread, "1")
+    await spread.bind(outer, "word")
+
+    for key in range(100):
+        for number in range(3):
+            headers: Any = {"saga-key": f"key-{key}"}
+            await outer.publish(Message(f"{key}.{number}".encode(), headers=headers), "word")
+    for number in range(3):
+        await outer.publish(Message(f"none.{number}".encode()), "word")
+
+    held: dict[str, list[tuple[int, int]]] = {}
+    for place, queue in enumerate(queues):
+        while (message := await queue.get(fail=False, no_ack=True)) is not None:
+            key_text, _, number_text = message.body.decode().partition(".")
+            held.setdefault(key_text, []).append((place, int(number_text)))
+            assert message.exchange == outer.name
+    assert all([n for _, n in found] == [0, 1, 2] for found in held.values())
+    assert all(len({place for place, _ in found}) == 1 for found in held.values())
+    assert len(held) == 101
+    assert {place for found in held.values() for place, _ in found} == {0, 1, 2, 3}
+
+    await queues[0].unbind(spread, "1")
+    for key in range(100):
+        await outer.publish(Message(b"x", headers={"saga-key": f"key-{key}"}), "word")
+    assert await waiting(desk, queues[0]) == 0
+    assert sum([await waiting(desk, queue) for queue in queues]) == 100
 
 
 async def test_a_single_active_consumer_is_followed_by_the_next(desk: Desk, channel: AbstractChannel) -> None:

@@ -322,3 +322,23 @@ async def test_a_saga_and_its_backlog_belong_together_in_the_view(database: Data
     assert await query(database, "SELECT saga_id, state FROM saga_worker.v_inbox ORDER BY id") == [
         (stored.saga_id, "ready"), (None, "ready"),
     ]  # fmt: skip
+
+
+async def test_the_next_of_a_line_is_read_however_many_wait_behind_it(database: Database) -> None:
+    async with database.transaction() as connection:
+        inserted = await inbox.insert(connection, [row(f"n{n}") for n in range(300, 0, -1)])
+        parked_rows = [
+            RowChange(id=id_, state=RowState.PARKED, reason="out_of_sequence", expires_at=NOW, sequence=300 - place)
+            for place, (_, id_) in enumerate(inserted.new)
+        ]
+        await inbox.settle(connection, parked_rows)
+    async with database.transaction() as connection:
+        gap = await inbox.read_backlog(connection, [ORDER], {(ORDER, "shop"): 5, (ORDER, "other"): 1})
+        blind = await inbox.read_backlog(connection, [ORDER])
+        behind = await inbox.read_backlog(connection, [ORDER], {(ORDER, "shop"): 301})
+
+    assert {5, 6, 7} <= {each.sequence for each in gap.rows[ORDER]}
+    assert len({each.id for each in gap.rows[ORDER]}) == len(gap.rows[ORDER])
+    assert gap.truncated == {ORDER}, "the line can move, and there is more of it"
+    assert blind.truncated == {ORDER}, "whose line is not known may have its next anywhere"
+    assert not behind.truncated, "nothing of the line can have its turn"

@@ -12,6 +12,10 @@ from typing import Any
 import aio_pika
 import pytest
 
+from saga_worker import routes
+from saga_worker.saga.routing import KeyKind, Route
+from saga_worker.saga.rows import Role
+from saga_worker.sql.connection import Database
 from saga_worker.testing.namespaces import Namespace
 from tests.stages.command_line import Run
 
@@ -136,3 +140,23 @@ def test_the_ledger_has_an_intent_before_and_an_outcome_after(run: Run, broker: 
 
 def _ledger(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "ledger").read_text().splitlines()]
+
+
+def test_with_partitions_the_key_of_an_event_stands_in_a_header(
+    run: Run, broker: Broker, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route = Route("checkout", 1, "order_placed", Role.EVENT, "/order/id", KeyKind.INT)
+
+    async def register() -> None:
+        async with Database(database_url) as database, database.transaction() as connection:
+            await routes.register(connection, [route])
+
+    asyncio.run(register())
+    monkeypatch.setenv("SAGA_WORKER_PARTITIONS", "4")
+    assert run("publish", "order_placed", "{}").code == 2, "the routes stand in the database"
+    monkeypatch.setenv("SAGA_WORKER_DATABASE_URL", database_url)
+    broker.bind()
+    for type_, data in (("order_placed", '{"order":{"id":4711}}'), ("order_placed", "{}"), ("other", "{}")):
+        assert run("publish", type_, data).code == 0
+
+    assert [message.headers.get("saga-key") for message in broker.take(3)] == ["4711", None, None]

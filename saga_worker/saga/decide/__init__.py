@@ -97,11 +97,14 @@ def _decide_new(saga: Saga[Any], given_input: Input, given: Given) -> Decision:
     match given_input:
         case EventArrived():
             start = saga.starts.get(given_input.type)
+            number = event.number_of(saga, given_input)
             if start is None:
-                return Decision(None, (), Parked("unknown_saga"))
+                return Decision(None, (), Parked("unknown_saga", number))
             message = event.read(start, given_input, saga)
             draft = Draft(saga, _blank(saga, given_input.key, given), given, is_new=True)
             draft.start(start.handler(message))
+            if number is not None:
+                draft.pass_number(given_input.source, number)
             return _carry_out(draft, Begin())
         case ReplyArrived():
             raise PoisonMessage("unknown_command", "The reply names a saga that does not exist.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+from pydantic_core import from_json
 
 from saga_worker.saga import flow
 from saga_worker.saga.decide.next import Leave, Next, Stay, Undo, by_verdict
@@ -10,14 +12,50 @@ from saga_worker.saga.definition import Entry, On, Saga
 from saga_worker.saga.draft import CANNOT_COMPENSATE, Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import EventArrived, Ignored, Parked
+from saga_worker.saga.lines import FIRST
 from saga_worker.saga.messages import Message, decode
-from saga_worker.saga.routing import canonical_key
+from saga_worker.saga.routing import canonical_key, resolve_pointer
 from saga_worker.saga.steps import Arm
 from saga_worker.saga.transitions import Status
 
+MAX_NUMBER: Final = 2**63 - 1
+
 
 def apply(draft: Draft, event: EventArrived) -> Next:
-    """What `event` does to an existing saga."""
+    """What `event` does to an existing saga. A numbered one waits for its turn, and has none twice."""
+    if (number := number_of(draft.saga, event)) is None or is_over(draft.status):
+        return _apply(draft, event)
+    expected = draft.sequences.get(event.source, FIRST)
+    if number < expected:
+        return Ignored("already_passed")
+    if number > expected:
+        return Parked("out_of_sequence", number)
+    before = draft.state_bytes
+    following = _apply(draft, event)
+    if isinstance(following, Parked):
+        return Parked(following.reason, number)
+    draft.pass_number(event.source, number)
+    if isinstance(following, Ignored):  # recorded all the same: its turn is over
+        draft.take_back_state(before)
+        return Stay(following.reason)
+    return following
+
+
+def number_of(saga: Saga[Any], event: EventArrived) -> int | None:
+    """The number that its producer gave it; None for a type that is not numbered."""
+    pointer = saga.sequences.get(event.type)
+    if pointer is None:
+        return None
+    try:
+        number = resolve_pointer(from_json(event.body), pointer)
+    except (PoisonMessage, ValueError):
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < MAX_NUMBER:
+        raise PoisonMessage("bad_sequence", f"There is no whole number at {pointer}, where its place in line stands.")
+    return number
+
+
+def _apply(draft: Draft, event: EventArrived) -> Next:
     saga = draft.saga
     assert draft.status is not None
     if (arms := saga.arms.get(event.type)) is not None:
@@ -38,7 +76,7 @@ def read(entry: Entry, event: EventArrived, saga: Saga[Any]) -> Message:
 
 
 def _apply_arm(draft: Draft, event: EventArrived, arms: list[Arm]) -> Next:
-    if _is_over(draft):
+    if is_over(draft.status):
         return _over(draft)
     for arm in arms:
         if arm.step_id in draft.active:
@@ -55,7 +93,7 @@ def _apply_arm(draft: Draft, event: EventArrived, arms: list[Arm]) -> Next:
 
 
 def _apply_handler(draft: Draft, event: EventArrived, handler: On) -> Next:
-    if _is_over(draft):
+    if is_over(draft.status):
         return _over(draft)
     verdict = draft.handle(handler.handler, read(handler, event, draft.saga))
     following = by_verdict(verdict, Stay())
@@ -64,8 +102,9 @@ def _apply_handler(draft: Draft, event: EventArrived, handler: On) -> Next:
     return following
 
 
-def _is_over(draft: Draft) -> bool:
-    return draft.status is Status.COMPENSATING or (draft.status is not None and draft.status.is_final)
+def is_over(status: Status | None) -> bool:
+    """Whether a saga of this status takes events no more."""
+    return status is Status.COMPENSATING or (status is not None and status.is_final)
 
 
 def _over(draft: Draft) -> Ignored:

@@ -6,8 +6,12 @@ a look-up, topic walks a tree of words, so the cost follows the key and not the 
 """
 
 from collections.abc import Collection, Mapping
+from hashlib import sha256
 from typing import TypeAlias
 
+from . import properties
+from .errors import precondition
+from .messages import Message
 from .queues import Queue
 
 Destination: TypeAlias = "Queue | Exchange"
@@ -51,6 +55,10 @@ class Exchange:
 
     def destinations(self, key: str) -> Collection[Destination]:
         return self.bindings.get(key, ())
+
+    def select(self, message: Message) -> Collection[Destination]:
+        """Where `message` goes."""
+        return self.destinations(message.routing_key)
 
 
 class FanoutExchange(Exchange):
@@ -105,7 +113,54 @@ class TopicExchange(Exchange):
         return found
 
 
-KINDS: Mapping[str, type[Exchange]] = {kind.kind: kind for kind in (Exchange, FanoutExchange, TopicExchange)}
+class HashExchange(Exchange):
+    """One destination per message, by the hash of its key or of a header; a binding's key is its weight.
+
+    Messages without the header go to one destination together. Which one a value is given to is not RabbitMQ's choice.
+    """
+
+    kind = "x-consistent-hash"
+
+    def __init__(
+        self, name: str, *, durable: bool, auto_delete: bool, internal: bool, arguments: Mapping[str, object]
+    ) -> None:
+        super().__init__(name, durable=durable, auto_delete=auto_delete, internal=internal, arguments=arguments)
+        self._header = arguments.get("hash-header")
+        self._buckets: list[Destination] = []
+
+    def bind(self, destination: Destination, key: str) -> None:
+        if not key.isascii() or not key.isdigit():
+            precondition(f"The binding key must be an integer: '{key}'")
+        if not any(destination in bound for bound in self.bindings.values()):
+            super().bind(destination, key)
+            self._buckets += [destination] * int(key)
+
+    def unbind(self, destination: Destination, key: str) -> bool:
+        self._buckets = [each for each in self._buckets if each is not destination]
+        return super().unbind(destination, key)
+
+    def select(self, message: Message) -> Collection[Destination]:
+        if not self._buckets:
+            return ()
+        value = message.routing_key.encode()
+        if isinstance(self._header, str):
+            entries = properties.header_entries(properties.split(message.properties))
+            value = entries.get(self._header.encode(), b"")
+        return (self._buckets[_jump(int.from_bytes(sha256(value).digest()[:8], "big"), len(self._buckets))],)
+
+
+PREDECLARED: Mapping[str, type[Exchange]] = {kind.kind: kind for kind in (Exchange, FanoutExchange, TopicExchange)}
+KINDS: Mapping[str, type[Exchange]] = {**PREDECLARED, HashExchange.kind: HashExchange}
+
+
+def _jump(key: int, buckets: int) -> int:
+    """Jump consistent hashing: with one bucket more, only that one's share of the keys moves."""
+    chosen, following = 0, 0
+    while following < buckets:
+        chosen = following
+        key = (key * 2862933555777941757 + 1) % 2**64
+        following = int((chosen + 1) * (2**31 / ((key >> 33) + 1)))
+    return chosen
 
 
 def _words(key: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from .dead_letters import dead_letter, deaths_of, is_cycle
 from .errors import ChannelFault, ConnectionFault, ReplyCode, access_refused, no_such, precondition
-from .exchanges import KINDS, Destination, Exchange
+from .exchanges import KINDS, PREDECLARED, Destination, Exchange
 from .messages import Message
 from .queue_options import QueueOptions, refuse_difference
 from .queues import Death, Queue
@@ -36,7 +36,7 @@ class VirtualHost:
         self.exchanges: dict[str, Exchange] = {}
         self._bound_to: dict[Destination, set[Exchange]] = {}
         self._kept: deque[tuple[Queue, Message]] = deque()
-        for kind in KINDS.values():
+        for kind in PREDECLARED.values():
             predeclared = f"amq.{kind.kind}"
             self.exchanges[predeclared] = kind(
                 predeclared, durable=True, auto_delete=False, internal=False, arguments={}
@@ -149,19 +149,19 @@ class VirtualHost:
         if exchange is None:
             queue = self.queues.get(message.routing_key)
             return Outcome(False, True) if queue is None else Outcome(True, queue.publish(message))
-        queues = self.route(exchange, message.routing_key)
+        queues = self.route(exchange, message)
         accepted = True
         for queue in queues:
             accepted = queue.publish(message) and accepted
         return Outcome(bool(queues), accepted)
 
-    def route(self, exchange: Exchange, key: str) -> dict[Queue, None]:
+    def route(self, exchange: Exchange, message: Message) -> dict[Queue, None]:
         """Through bound exchanges as well; an exchange that finds nothing asks its alternate one."""
         queues: dict[Queue, None] = {}
         seen, ahead = {exchange}, [exchange]
         while ahead:
             here = ahead.pop()
-            found = here.destinations(key)
+            found = here.select(message)
             onward = [each for each in found if isinstance(each, Exchange)]
             queues.update((each, None) for each in found if isinstance(each, Queue))
             if not found and isinstance(here.alternate, str) and here.alternate in self.exchanges:
@@ -190,7 +190,7 @@ class VirtualHost:
             by_name = self.queues.get(dead.routing_key)
             queues = {} if by_name is None else {by_name: None}
         else:
-            queues = self.route(exchange, dead.routing_key)
+            queues = self.route(exchange, dead)
         deaths = [] if reason == "rejected" else deaths_of(dead)
         taken = [is_cycle(queue, deaths) or queue.publish(dead) for queue in queues]
         return bool(taken) and all(taken)
