@@ -224,7 +224,7 @@ def remind(order: Checkout) -> ReviewOverdue:
 
 @checkout.activity(timeout=seconds(10), retry=Retry.exponential(5), undo=Undo.NONE)
 async def price(order: Checkout, ctx: ActivityContext) -> Quote:
-    """Runs in the worker, outside any transaction; a shop would ask its price service here, by `ctx.idempotency_key`."""
+    """Runs in the worker, outside any transaction; a shop would ask its price service, by `ctx.idempotency_key`."""
     pieces = sum(order.lines.values())
     return Quote(cents=round(order.cents * (1 - REBATE)) if pieces >= REBATE_FROM_PIECES else order.cents)
 

@@ -371,7 +371,7 @@ async def test_results_that_come_together_are_committed_together(
         await s.store(*(event(TripAsked(trip=f"k{n}"), f"k{n}", f"m{n}") for n in range(50)))
         await s.until("SELECT 1 FROM saga_worker.v_activity WHERE state = 'running' HAVING count(*) = 50")
         async with asyncio.timeout(10):
-            while len(world.calls) < 50:
+            while len(world.calls) < 50:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         gate.opened.set()
         await s.until("SELECT 1 FROM saga_worker.v_saga WHERE status = 'completed' HAVING count(*) = 50")

@@ -72,7 +72,7 @@ class Stages:
         """The rows of a query as soon as it has some."""
         with suppress(TimeoutError):
             async with asyncio.timeout(15):
-                while not (found := await self.query(sql, *args)):
+                while not (found := await self.query(sql, *args)):  # noqa: ASYNC110  # what it waits for is in the database
                     await asyncio.sleep(0.01)
                 return found
         raise AssertionError(f"no row of {sql}; {await self.query('TABLE saga_worker.v_saga')}")
