@@ -5,9 +5,8 @@ The functions of the activities are the tests' own: each call waits for the test
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -25,6 +24,7 @@ from saga_worker.saga.routing import ref_of
 from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql.connection import Database
 from saga_worker.sweepers import ExpiredLeases, LostActivities
+from saga_worker.testing import eventually
 
 
 class TripAsked(Event):
@@ -162,12 +162,11 @@ class Stages:
 
     async def until(self, text: str, *args: object, seconds: float = 15.0) -> list[dict[str, object]]:
         """The rows of a query as soon as it has some."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not (found := await self.query(text, *args)):
-                    await asyncio.sleep(0.01)
-                return found
-        raise AssertionError(f"no row of {text} within {seconds} s; {await self.query('TABLE saga_worker.v_saga')}")
+        try:
+            found: list[dict[str, object]] = await eventually(lambda: self.query(text, *args), deadline=seconds)
+        except AssertionError as error:
+            raise AssertionError(f"no row of {text}; {await self.query('TABLE saga_worker.v_saga')}") from error
+        return found
 
     async def until_status(self, status: str, key: str = "t") -> dict[str, object]:
         found = await self.until("SELECT * FROM saga_worker.v_saga WHERE key = $1 AND status = $2", key, status)

@@ -66,9 +66,8 @@ def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given
         return Decision(instance, (), Refused(poison.reason, poison.error))
     except IllegalTransition:
         raise  # ours: roll back and be loud
-    except (
-        BaseException
-    ) as error:  # the author's code is no task: its SystemExit or CancelledError ends nothing of ours
+    except BaseException as error:
+        # The author's code is no task of ours: its SystemExit or CancelledError has nobody else to end.
         if isinstance(error, AssertionError) and _is_ours(error):
             raise
         return Decision(instance, (), Raised(describe_error(error)))
