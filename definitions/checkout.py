@@ -1,4 +1,4 @@
-"""An order from the click on "buy" to the parcel: score it, keep the goods, take the money, ship.
+"""An order from the click on "buy" to the parcel: score it, keep the goods, price it, take the money, ship.
 
 Whatever fails before the parcel leaves is taken back, newest first. After that the order only goes forward.
 """
@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from saga_worker import (
+    ActivityContext,
     Command,
     Compensate,
     Event,
@@ -36,6 +37,9 @@ REMINDERS: Final = 2
 # A release that misses a rate raises on the first order in that currency; the next release knows it.
 CURRENCIES: Final = os.environ.get("CHECKOUT_CURRENCIES", "EUR,SEK,USD").split(",")
 RATES: Final = {"EUR": 1.0, "SEK": 0.09, "USD": 0.9}
+
+REBATE_FROM_PIECES: Final = 100
+REBATE: Final = 0.05
 
 # -- what happens, and what the others are asked for ----------------------------------------------------------------
 
@@ -131,6 +135,10 @@ class ShipOrder(Command[Shipped]):
     reservation: str
 
 
+class Quote(BaseModel):
+    cents: int
+
+
 class Checkout(BaseModel):
     order_id: str
     lines: dict[str, int]
@@ -214,6 +222,18 @@ def remind(order: Checkout) -> ReviewOverdue:
     return ReviewOverdue(order_id=order.order_id, case=order.case or "")
 
 
+@checkout.activity(timeout=seconds(10), retry=Retry.exponential(5), undo=Undo.NONE)
+async def price(order: Checkout, ctx: ActivityContext) -> Quote:
+    """Runs in the worker, outside any transaction; a shop would ask its price service, by `ctx.idempotency_key`."""
+    pieces = sum(order.lines.values())
+    return Quote(cents=round(order.cents * (1 - REBATE)) if pieces >= REBATE_FROM_PIECES else order.cents)
+
+
+@price.result
+def priced(order: Checkout, quote: Quote) -> None:
+    order.cents = quote.cents
+
+
 @checkout.command("payment", timeout=PAYMENT_TIMEOUT, undo=Undo.HYBRID)  # no answer may mean charged: taken back, too
 def charge(order: Checkout) -> ChargeCard:
     return ChargeCard(order_id=order.order_id, cents=order.cents, card=order.card)
@@ -253,6 +273,7 @@ checkout.flow(
     score,
     reserve,
     when(lambda order: order.case is not None, review),
+    price,
     charge,
     pivot(ship),  # from here the order only goes forward
     announce,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivityContext",
+    "ActivityFailed",
     "Command",
     "Compensate",
     "Complete",
@@ -22,6 +24,7 @@ __all__ = [
     "Retry",
     "Saga",
     "Step",
+    "TerminalError",
     "Undo",
     "UndoOf",
     "Verdict",
@@ -36,9 +39,10 @@ __all__ = [
 if TYPE_CHECKING:
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
-    from saga_worker.saga.errors import DefinitionError
+    from saga_worker.saga.errors import DefinitionError, TerminalError
     from saga_worker.saga.flow import pivot, when
     from saga_worker.saga.messages import Command, Done, Event, Message, Rejected, UndoOf
+    from saga_worker.saga.own_work import ActivityContext, ActivityFailed
     from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Undo, Verdict
     from saga_worker.saga.routing import KeyKind
     from saga_worker.saga.steps import Step
@@ -46,9 +50,10 @@ else:
     _HOMES = {
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),
-        "errors": ("DefinitionError",),
+        "errors": ("DefinitionError", "TerminalError"),
         "flow": ("pivot", "when"),
         "messages": ("Command", "Done", "Event", "Message", "Rejected", "UndoOf"),
+        "own_work": ("ActivityContext", "ActivityFailed"),
         "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Undo", "Verdict"),
         "routing": ("KeyKind",),
         "steps": ("Step",),

@@ -50,7 +50,9 @@ class InboxPool:
         worker_id: Callable[[], int],
         hand_over: Callable[[Sequence[outbox.OutboxRow], set[tuple[UUID, str]]], None],
         reread: Callable[[], None],
+        on_own_work: Callable[[Advanced], None] = lambda advanced: None,
     ) -> None:
+        """`on_own_work` takes what a commit wants from activities and local steps."""
         self._database = database
         self._orchestrator = orchestrator
         self._settings = settings
@@ -58,6 +60,7 @@ class InboxPool:
         self._worker_id = worker_id
         self._hand_over = hand_over
         self._reread = reread
+        self._on_own_work = on_own_work
         self._wanted: dict[UUID, None] = {}
         self._in_hand: set[UUID] = set()
         self._awake = asyncio.Event()
@@ -245,6 +248,7 @@ class InboxPool:
         """After a commit, by whoever made it: its messages go to the relay, what it left to do is wanted."""
         _count(advanced)
         self._hand_over(advanced.outgoing, advanced.held_back)
+        self._on_own_work(advanced)
         self.applied += advanced.applied
         self.wake(advanced.again)
         until = self._now() + NOT_LOADED_SECONDS

@@ -16,24 +16,35 @@ from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from saga_worker import inbox, instances, outbox, timers
+from saga_worker import activity_rows, inbox, instances, outbox, timers
+from saga_worker.activity_rows import Ended, Written
 from saga_worker.faults import fault_point
 from saga_worker.inbox import NewRow
 from saga_worker.saga.changes import SagaChange
+from saga_worker.saga.decide import describe_error
 from saga_worker.saga.definition import Saga
-from saga_worker.saga.fold import Limits, fold
-from saga_worker.saga.inputs import Given
+from saga_worker.saga.errors import TerminalError
+from saga_worker.saga.fold import Limits, LocalRefused, due_local, fold, fold_local, is_blocked
+from saga_worker.saga.inputs import CancelActivity, Given, LocalDone, LocalFailed, RunActivity
 from saga_worker.saga.instance import Instance
+from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
-from saga_worker.sql.connection import Connection, Database
+from saga_worker.sql.connection import Connection, Database, describe, is_transient
+
+if TYPE_CHECKING:  # imported by processes that have local steps only: it takes as long as all of a worker's start
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from saga_worker.sql.sessions import Sessions
 
 DECIDE_SECONDS: Final = 0.05  # after this the batch commits what it has; the rest is claimed again
+LOCK_NOT_AVAILABLE: Final = "55P03"
 NOBODY: Final = UUID(int=0)  # stands for the id of a new saga until one is drawn
 
 Announce = Callable[[Sequence[int]], Awaitable[None]]
@@ -62,6 +73,9 @@ class Advanced:
     unknown: set[UUID] = field(default_factory=set)  # definition or version not loaded here
     changes: list[SagaChange] = field(default_factory=list)
     left: list[RowChange] = field(default_factory=list)  # new rows that nobody looked at
+    local: set[UUID] = field(default_factory=set)  # a local step is due
+    activities: Written = field(default_factory=Written)
+    slots: list[tuple[str, str]] = field(default_factory=list)  # taken from the runner of activities
 
     @property
     def applied(self) -> int:
@@ -77,12 +91,20 @@ class TakenIn:
     later: frozenset[UUID]
 
 
+class Slots(Protocol):
+    """Room for activities in this process: who takes a slot starts an activity in it, or gives it back."""
+
+    def take(self, definition: str, step: str) -> bool: ...
+
+    def give_back(self, slots: Sequence[tuple[str, str]]) -> None: ...
+
+
 class Orchestrator:
     """Advances sagas; one `advance` or `take_in` is one transaction on one connection."""
 
     def __init__(
         self, database: Database, plan: Plan, *, worker_id: Callable[[], int], replies_are_in: Callable[[], bool],
-        has_relay: bool = True,
+        has_relay: bool = True, sessions: Sessions | None = None,
     ) -> None:  # fmt: skip
         """Without a relay in this process its messages belong to nobody, and any relay takes them at once."""
         self._database = database
@@ -90,6 +112,8 @@ class Orchestrator:
         self._worker_id = worker_id
         self._replies_are_in = replies_are_in
         self._has_relay = has_relay
+        self._sessions = sessions
+        self.slots: Slots | None = None  # without a runner here activities are left to others
         self._turns = _Turns()
 
     async def advance(
@@ -104,10 +128,11 @@ class Orchestrator:
         those of `fold`. Raises LeaseLost, UnknownCommit or a database error; then nothing was handed out.
         """
         worker_id = self._worker_id()
-        async with self._turns.of(alone=alone), self._database.transaction() as connection:
+        advanced = Advanced()
+        async with self._turn(advanced, alone=alone), self._database.transaction() as connection:
             locked = await instances.lock(connection, refs)
             fault_point("orchestrator.locked")
-            advanced = Advanced(busy=locked.busy)
+            advanced.busy = locked.busy
             owned = [*locked.found, *sorted(locked.absent)]
             backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
             if announce is not None:
@@ -128,28 +153,121 @@ class Orchestrator:
         not loaded here are stored ready, for the pool. Older rows of a saga are folded before the new ones. Raises
         as `advance` does; then nothing is stored.
         """
+        advanced = Advanced()
+        async with self._turn(advanced), self._database.transaction() as connection:
+            taken = await self._take_in(connection, rows, apart, advanced)
+        fault_point("orchestrator.committed")
+        return taken
+
+    async def take_results(self, ended: Sequence[Ended]) -> TakenIn:
+        """End these activities and apply their results at once, as `take_in` does with a consumer's batch."""
+        advanced = Advanced()
+        async with self._turn(advanced), self._database.transaction() as connection:
+            rows = await activity_rows.settle(connection, ended)
+            taken = await self._take_in(connection, rows, frozenset(), advanced)
+        fault_point("orchestrator.committed")
+        return taken
+
+    async def _take_in(
+        self, connection: Connection, rows: Sequence[NewRow], apart: frozenset[UUID], advanced: Advanced
+    ) -> TakenIn:
         worker_id = self._worker_id()
         wanted = {row.ref for row in rows if row.ref is not None and _is_fresh(row)} - apart
-        async with self._turns.of(alone=False), self._database.transaction() as connection:
-            locked = await instances.lock(connection, wanted)
-            owned = self._loaded(locked, rows)
-            fault_point("orchestrator.locked")
-            ours = frozenset(owned)
-            fresh_places = {place for place, row in enumerate(rows) if row.ref in ours and _is_fresh(row)}
-            inserted = await inbox.insert(connection, rows, born_done=fresh_places)  # most are never written again
-            backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
-            fresh = _as_read(rows, inserted, fresh_places, backlog)
-            unsent = await _unsent(connection, locked.found, backlog.now)
-            advanced = Advanced(busy=locked.busy)
-            self._decide(advanced, locked.found, owned, backlog, unsent)
-            fault_point("orchestrator.decided")
-            _correct(advanced, fresh)
-            await self._save(connection, advanced, worker_id)
-            await _save_wakes(connection, advanced, owned, from_timers=False)
-            fault_point("orchestrator.before_commit")
-        fault_point("orchestrator.committed")
+        locked = await instances.lock(connection, wanted)
+        owned = self._loaded(locked, rows)
+        fault_point("orchestrator.locked")
+        ours = frozenset(owned)
+        fresh_places = {place for place, row in enumerate(rows) if row.ref in ours and _is_fresh(row)}
+        inserted = await inbox.insert(connection, rows, born_done=fresh_places)  # most are never written again
+        backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
+        fresh = _as_read(rows, inserted, fresh_places, backlog)
+        unsent = await _unsent(connection, locked.found, backlog.now)
+        advanced.busy = locked.busy
+        self._decide(advanced, locked.found, owned, backlog, unsent)
+        fault_point("orchestrator.decided")
+        _correct(advanced, fresh)
+        await self._save(connection, advanced, worker_id)
+        await _save_wakes(connection, advanced, owned, from_timers=False)
+        fault_point("orchestrator.before_commit")
         stored = {ref for ref, _ in inserted.new if ref is not None}
         return TakenIn(inserted, advanced, frozenset((stored - ours) | advanced.again))
+
+    # -- local steps ------------------------------------------------------------------------------------------------
+
+    async def run_local(self, ref: UUID) -> Advanced:
+        """Run the local step that is due in this saga, in the transaction that moves the saga on.
+
+        A step that raises is rolled back with all it did, and the failure is written in a transaction of its own.
+        """
+        assert self._sessions is not None, "no definition that is loaded here has local steps"
+        advanced = Advanced()
+        try:
+            async with self._turn(advanced), self._sessions.transaction() as (connection, session):
+                await self._run_local(connection, session, ref, advanced)
+            fault_point("orchestrator.committed")
+            return advanced
+        except _LocalRaised as raised:
+            failed = raised
+        advanced = Advanced()
+        async with self._turn(advanced), self._database.transaction() as connection:
+            await self._apply_local(connection, ref, advanced, failed.outcome)
+        return advanced
+
+    async def _run_local(self, connection: Connection, session: AsyncSession, ref: UUID, advanced: Advanced) -> None:
+        locked = await instances.lock(connection, [ref])
+        advanced.busy = locked.busy
+        instance = locked.found.get(ref)
+        backlog = await inbox.read_backlog(connection, [ref])
+        due = due_local(instance, backlog.now)
+        if instance is None or due is None or is_blocked(backlog.rows.get(ref, [])):
+            return
+        saga = self._plan.registry.find(instance.definition, instance.definition_version)
+        if saga is None:
+            advanced.unknown.add(ref)
+            return
+        done = await _call_local(saga, instance, due, session)
+        try:
+            await self._apply_local(connection, ref, advanced, done)
+        except LocalRefused as refused:
+            raise _LocalRaised(LocalFailed(*due, str(refused), is_terminal=False)) from refused
+
+    async def _apply_local(
+        self, connection: Connection, ref: UUID, advanced: Advanced, done: LocalDone | LocalFailed
+    ) -> None:
+        """Lock (again), apply, save. A failure that has been overtaken has no effect."""
+        locked = await instances.lock(connection, [ref])
+        advanced.busy = locked.busy
+        instance = locked.found.get(ref)
+        if instance is None:
+            return
+        saga = self._plan.registry.find(instance.definition, instance.definition_version)
+        assert saga is not None
+        backlog = await inbox.read_backlog(connection, [ref])
+        given = Given(
+            backlog.now, random.random(), NOBODY, replies_are_in=self._replies_are_in(), watch=self._plan.watch
+        )
+        try:
+            change = fold_local(saga, instance, backlog.rows.get(ref, []), given, self._plan.limits, done)
+        except LocalRefused:
+            if isinstance(done, LocalFailed):
+                return
+            raise
+        self._note(advanced, change)
+        advanced.changes.append(change)
+        await self._save(connection, advanced, self._worker_id())
+        await _save_wakes(connection, advanced, [ref], from_timers=False)
+        fault_point("orchestrator.before_commit")
+
+    @asynccontextmanager
+    async def _turn(self, advanced: Advanced, *, alone: bool = False) -> AsyncIterator[None]:
+        """Around a transaction; the slots that it took for activities go back when it does not commit."""
+        try:
+            async with self._turns.of(alone=alone):
+                yield
+        except BaseException:
+            if self.slots is not None:
+                self.slots.give_back(advanced.slots)
+            raise
 
     def _loaded(self, locked: instances.Locked, rows: Sequence[NewRow]) -> list[UUID]:
         """The locked sagas that run by a version loaded here."""
@@ -188,11 +306,17 @@ class Orchestrator:
             return None
         limits = self._plan.limits
         change = fold(saga, ref, instance, rows, given, limits, alone=alone, write_error=write_error)
-        if change.suspect is not None:
-            advanced.suspects.add(ref)
-        if change.again:
-            advanced.again.add(ref)
+        self._note(advanced, change)
         return change
+
+    def _note(self, advanced: Advanced, change: SagaChange) -> None:
+        """What is to be done about this saga after the commit."""
+        if change.suspect is not None:
+            advanced.suspects.add(change.ref)
+        if change.again:
+            advanced.again.add(change.ref)
+        if change.local:
+            advanced.local.add(change.ref)
 
     def _definition(self, instance: Instance | None, rows: list[InboxRow]) -> Saga[Any] | None:
         """The version the saga was started with; a saga that starts now takes the latest."""
@@ -214,7 +338,61 @@ class Orchestrator:
             owner = worker_id if self._has_relay else outbox.NOBODY
             advanced.outgoing = await outbox.append(connection, rows, owner=owner)
             advanced.held_back = await outbox.foreign(connection, sorted({row.ref for row in rows}), owner)
+        if any(isinstance(effect, RunActivity | CancelActivity) for change in changes for effect in change.effects):
+            advanced.activities = await activity_rows.save(
+                connection, changes, worker_id=worker_id, take=partial(self._take_slot, advanced)
+            )
         await inbox.settle(connection, [*(row for change in changes for row in change.rows), *advanced.left])
+
+    def _take_slot(self, advanced: Advanced, definition: str, step: str) -> bool:
+        if self.slots is None or not self.slots.take(definition, step):
+            return False
+        advanced.slots.append((definition, step))
+        return True
+
+
+class _LocalRaised(Exception):
+    """A local step has to be rolled back; `outcome` is what is written instead."""
+
+    def __init__(self, outcome: LocalFailed) -> None:
+        super().__init__(outcome.error)
+        self.outcome = outcome
+
+
+async def _call_local(saga: Saga[Any], instance: Instance, due: tuple[int, int], session: AsyncSession) -> LocalDone:
+    """The author's function on a copy of the state; what it wrote is flushed, and not committed."""
+    from saga_worker.sql.sessions import driver_error
+
+    record = instance.progress.commands[due[0]]
+    step = saga.steps[record.step]
+    assert isinstance(step, LocalStep)
+    read = saga.state_model.__pydantic_validator__.validate_json
+    state = read(instance.state, by_name=True, by_alias=False)
+    try:
+        if record.undoes is not None:
+            assert step.undo_work is not None
+            await step.undo_work(state, session)
+            state, verdict = read(instance.state, by_name=True, by_alias=False), None
+        else:
+            verdict = await step.work(state, session)
+        await session.commit()  # ends the session's savepoint, not the transaction
+    except (SystemExit, KeyboardInterrupt) as error:  # the author's: they end nothing of ours
+        raise _LocalRaised(LocalFailed(*due, describe_error(error), is_terminal=False)) from error
+    except Exception as error:
+        cause = driver_error(error)
+        if cause is not error and is_transient(cause) and getattr(cause, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise cause from error
+        words = error.reason if isinstance(error, TerminalError) else describe_local(error)
+        raise _LocalRaised(LocalFailed(*due, words, is_terminal=isinstance(error, TerminalError))) from error
+    return LocalDone(*due, state, verdict)
+
+
+def describe_local(error: Exception) -> str:
+    """One line without the values that SQLAlchemy and the driver quote."""
+    from saga_worker.sql.sessions import driver_error
+
+    cause = driver_error(error)
+    return describe(cause) if cause is not error else describe_error(error)
 
 
 class _Turns:
@@ -276,7 +454,7 @@ def _lines(found: dict[UUID, Instance]) -> dict[tuple[UUID, str], int]:
 
 
 def _is_fresh(row: NewRow) -> bool:
-    return row.state is RowState.READY and not row.suspect and row.role in (Role.EVENT, Role.REPLY)
+    return row.state is RowState.READY and not row.suspect and row.role in (Role.EVENT, Role.REPLY, Role.ACTIVITY)
 
 
 def _as_read(

@@ -16,7 +16,7 @@ import asyncpg
 from pydantic_core import to_json
 
 from saga_worker.saga.changes import SagaChange
-from saga_worker.saga.inputs import Effect, PublishEvent, SendCommand
+from saga_worker.saga.inputs import PublishEvent, SendCommand
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.routing import command_id, reply_queue
 from saga_worker.sql import storable
@@ -55,7 +55,8 @@ def build(change: SagaChange, *, namespace: str, app_id: str | None = None, part
     if change.after is None:
         return []
     replies_to = reply_queue(namespace, change.ref, partitions)
-    return [_row(change.after, effect, namespace, app_id or namespace, replies_to) for effect in change.effects]
+    messages = (effect for effect in change.effects if isinstance(effect, SendCommand | PublishEvent))
+    return [_row(change.after, effect, namespace, app_id or namespace, replies_to) for effect in messages]
 
 
 async def append(conn: Connection, rows: Sequence[OutboxRow], *, owner: int) -> list[OutboxRow]:
@@ -127,7 +128,7 @@ async def postpone(conn: Connection, keys: Iterable[Key], owner: int, error: str
     return await conn.execute("outbox_postpone", refs, seqs, owner, storable(error), float(delay))
 
 
-def _row(saga: Instance, effect: Effect, namespace: str, app_id: str, replies_to: str) -> OutboxRow:
+def _row(saga: Instance, effect: SendCommand | PublishEvent, namespace: str, app_id: str, replies_to: str) -> OutboxRow:
     message_id = command_id(saga.ref, effect.seq)
     headers = {"saga-id": str(saga.saga_id), "saga-name": saga.definition, "saga-step": effect.step}
     props: dict[str, object] = {

@@ -23,10 +23,13 @@ PREFIX: Final = "SAGA_WORKER_"
 DAY: Final = 86_400
 # Read by other parts: fault points, the test plugin, and the directory of secret files below.
 FOREIGN: Final = ("SAGA_WORKER_FAULT", "SAGA_WORKER_TEST_", "SAGA_WORKER_SECRETS_DIR")
+_ENCODE: Final = (
+    "percent-encode special characters in user and password ('#' is %23, '/' is %2F, '?' is %3F, '@' is %40)"
+)
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
-Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=32_767)]  # a smallint in the tables
+Age = Annotated[float, Field(gt=0, le=3650 * DAY, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -47,17 +50,18 @@ class Settings(BaseSettings):
     batch_size: int = Field(200, ge=1, le=200)  # sagas in one transaction; the lock table is sized for 200
     prefetch: int = Field(1000, ge=1, le=65_535)
     partitions: int = Field(1, ge=1, le=256)  # of the inbox; the same for all workers and publishers of a namespace
+    activity_concurrency: int = Field(100, ge=1, le=100_000)  # attempts of activities at a time in one process
     pool_size: int = Field(8, ge=2, le=200)
-    lease_seconds: float = Field(15, ge=2)
-    parking_seconds: Seconds = 14 * DAY
-    dedup_window_seconds: Seconds = 14 * DAY
-    poll_seconds: Seconds = 1.0
-    max_attempts: Positive = 5
-    max_crashes: Positive = 3
-    reply_grace_seconds: float = Field(5, ge=0)
+    lease_seconds: float = Field(15, ge=2, le=3600, allow_inf_nan=False)
+    parking_seconds: Age = 14 * DAY
+    dedup_window_seconds: Age = 14 * DAY
+    poll_seconds: float = Field(1.0, gt=0, le=3600, allow_inf_nan=False)
+    max_attempts: Count = 5
+    max_crashes: Count = 3
+    reply_grace_seconds: float = Field(5, ge=0, le=3600, allow_inf_nan=False)
     body_limit_bytes: int = Field(1_000_000, ge=1, le=100_000_000)
     http_bind: str | None = None  # "port" or "host:port" for /livez /readyz /metrics; None: not served
-    grace_seconds: float = Field(30, ge=0)
+    grace_seconds: float = Field(30, ge=0, le=DAY, allow_inf_nan=False)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "console"
     pgbouncer: bool = False
@@ -106,7 +110,14 @@ class Settings(BaseSettings):
     @classmethod
     def _namespace(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,59}", value) or value.startswith("amq."):
-            raise ValueError("must be letters, digits, '_', '-' or '.', at most 60, and not start with amq.")
+            raise ValueError("must be letters, digits, '_', '-' or '.', at most 60, and not start with 'amq.'")
+        return value
+
+    @field_validator("definitions")
+    @classmethod
+    def _definitions(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is empty; name a directory, a file or a dotted module, or do not set it")
         return value
 
     @field_validator("http_bind")
@@ -200,14 +211,18 @@ def _check_hosts(url: str) -> None:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise ValueError("is not a URL") from None
+        raise ValueError(f"is not a URL; {_ENCODE}") from None
+    behind = url.partition("://")[2].removeprefix(parts.netloc)
+    if parts.fragment or ("@" not in parts.netloc and "@" in parts.path + parts.query.partition("=")[0]):
+        raise ValueError(f"has a '/', '?' or '#' where user and password should be, or ends in a '#…'; {_ENCODE}")
     hosts = parts.netloc.rpartition("@")[2]
     if "@" in unquote(hosts) or not (hosts or "host=" in parts.query):
         raise ValueError("names no host")
     for host in hosts.split(","):
         port = host.rpartition("]")[2].rpartition(":")[2] if ":" in host.rpartition("]")[2] else ""
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
-            raise ValueError("has a port that is not a number from 1 to 65535")
+            hint = f"; {_ENCODE}" if "@" in behind else ""
+            raise ValueError(f"has a port that is not a number from 1 to 65535{hint}")
 
 
 def _sentence(detail: Any) -> str:

@@ -28,6 +28,7 @@ class Event(StrEnum):
     WORKER_STOPPED = "worker_stopped"
     WORKER_LEASE_LOST = "worker_lease_lost"
     WORKER_EXPIRED = "worker_expired"
+    ACTIVITY_LOST = "activity_lost"
     STAGE_FAILED = "stage_failed"
     DATABASE_LOST = "database_lost"
     DATABASE_BACK = "database_back"
@@ -108,6 +109,10 @@ class Metrics:
         )
         self.inputs_applied = Counter(
             name("inputs_applied"), "Inputs applied to sagas: the journal's rows.", ["definition", "kind"],
+            registry=registry,
+        )  # fmt: skip
+        self.activities = Counter(
+            name("activities"), "Attempts of activities, by how they ended.", ["definition", "step", "outcome"],
             registry=registry,
         )  # fmt: skip
         self.started = Counter(name("sagas_started"), "Sagas started.", ["definition"], registry=registry)
@@ -239,7 +244,7 @@ def _cleaner(redact: Callable[[str], str]) -> Callable[[Any, str, MutableMapping
 def _clean(key: str, value: object, redact: Callable[[str], str]) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = redact(str(value))
+    text = redact(", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
     if key == "exception":
         return "\n".join(escape_controls(line) for line in text.splitlines())
     if len(text) > MAXIMUM_TEXT:

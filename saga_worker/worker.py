@@ -15,10 +15,11 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from saga_worker import outbox, routes, workers
+from saga_worker.activities import Activities, has_activities
 from saga_worker.broker import BrokerConnection, Deliveries, Publisher, Topology
 from saga_worker.consumer import Consumer
 from saga_worker.envelope import EnvelopeLimits
@@ -26,19 +27,33 @@ from saga_worker.inbox_pool import InboxPool, PoolSettings
 from saga_worker.intake import Callback, Intake
 from saga_worker.lease import Lease
 from saga_worker.loading import load
-from saga_worker.orchestrator import Orchestrator, Plan
+from saga_worker.local_steps import LocalSteps
+from saga_worker.orchestrator import Advanced, Orchestrator, Plan
 from saga_worker.outbox_relay import OutboxRelay
 from saga_worker.relay_notices import RelayNotices
 from saga_worker.saga.errors import SagaWorkerError, SchemaMismatch
 from saga_worker.saga.fold import Limits
+from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.retry import Retry
 from saga_worker.settings import Settings
 from saga_worker.sql.connection import Database, describe, is_transient
 from saga_worker.sql.migrate import check
-from saga_worker.sweepers import AbsentDefinitions, DueTimers, ExpiredLeases, Parking, RepliesStored, Retention, Sweeper
+from saga_worker.sweepers import (
+    AbsentDefinitions,
+    DueTimers,
+    ExpiredLeases,
+    LostActivities,
+    Parking,
+    RepliesStored,
+    Retention,
+    Sweeper,
+)
 from saga_worker.telemetry import Event, Field
 from saga_worker.wake_up import Listener, Teller
+
+if TYPE_CHECKING:
+    from saga_worker.sql.sessions import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +61,7 @@ ROLES: Final = frozenset({"consume", "advance", "relay", "sweep"})
 CONNECT_RETRY_SECONDS: Final = 1.0
 HURRY_SECONDS: Final = 5.0  # for giving up what is under way, after a second signal
 
+LOCAL_STEPS_AT_ONCE: Final = 4
 Beside = Callable[["Worker"], AbstractAsyncContextManager[object]]
 
 
@@ -146,7 +162,10 @@ class Worker:
             on_undeliverable=self.notices.undeliverable, on_delivered=self.notices.delivered,
         )  # fmt: skip
         self.replies_stored = RepliesStored(self.database, grace_seconds=settings.reply_grace_seconds)
+        self.sessions = self._make_sessions(url)
         self.pool = self._make_pool()
+        self.local_steps = LocalSteps(self.orchestrator, follow_up=self.pool.follow_up, reread=self.relay.reread)
+        self.activities = self._make_activities()
         self._turns = asyncio.Semaphore(max(1, settings.pool_size // 2))  # of the partitions in the database
         self.intake = Intake(
             amqp_url, self.topology, self._make_consumer, prefetch=settings.prefetch, on_caught_up=self._caught_up,
@@ -177,13 +196,39 @@ class Worker:
         )
         self.orchestrator = Orchestrator(
             self.database, plan, worker_id=self.lease.worker_id, replies_are_in=self.replies_stored.are_stored,
-            has_relay="relay" in self.roles,
+            has_relay="relay" in self.roles, sessions=self.sessions,
         )  # fmt: skip
         return InboxPool(
             self.database, self.orchestrator, PoolSettings(settings.batch_size, poll_seconds=settings.poll_seconds),
             definitions=self.registry.names(), worker_id=self.lease.worker_id, hand_over=self._hand_over,
-            reread=self.relay.reread,
+            reread=self.relay.reread, on_own_work=self._own_work,
         )  # fmt: skip
+
+    def _make_sessions(self, url: str) -> Sessions | None:
+        if "advance" not in self.roles or not has_local_steps(self.registry):
+            return None
+        from saga_worker.sql.sessions import Sessions  # only here: importing it takes as long as all of the start
+
+        return Sessions(url, self.settings.schema_, size=LOCAL_STEPS_AT_ONCE, pgbouncer=self.settings.pgbouncer)
+
+    def _make_activities(self) -> Activities | None:
+        if "advance" not in self.roles or not has_activities(self.registry):
+            return None
+        activities = Activities(
+            self.database, self.registry, worker_id=self.lease.worker_id,
+            concurrency=self.settings.activity_concurrency, poll_seconds=self.settings.poll_seconds,
+            on_stored=self._stored, on_taken_in=self.pool.follow_up, reread=self.relay.reread,
+            take_results=self.orchestrator.take_results if self.settings.fast_path else None,
+        )  # fmt: skip
+        self.orchestrator.slots = activities
+        return activities
+
+    def _own_work(self, advanced: Advanced) -> None:
+        """What a commit wants from this process besides messages."""
+        if self.activities is not None:
+            self.activities.hand_over(advanced.activities, advanced.slots)
+        if advanced.local:
+            self.local_steps.wake(advanced.local)
 
     def _make_consumer(self, deliveries: Deliveries, *, on_caught_up: Callback, on_behind: Callback) -> Consumer:
         limits = EnvelopeLimits(
@@ -201,6 +246,8 @@ class Worker:
         sweepers: list[Sweeper] = [self.replies_stored]
         if "advance" in self.roles:
             sweepers += [DueTimers(self.database, self.pool), Parking(self.database, self.pool)]
+            if self.activities is not None:
+                sweepers.append(LostActivities(self.database, self.pool, self.activities, self.registry))
         if "sweep" in self.roles:
             sweepers += [
                 ExpiredLeases(self.database, self.pool),
@@ -253,6 +300,9 @@ class Worker:
             self.listener.start()
         if "advance" in self.roles:
             self.pool.start()
+            self.local_steps.start()
+            if self.activities is not None:
+                self.activities.start()
         if "consume" in self.roles:
             await self.intake.start(known.by_type)
         self.is_ready = True
@@ -277,7 +327,8 @@ class Worker:
     def stages(self) -> list[asyncio.Task[None]]:
         """The tasks that never end by themselves while the worker runs."""
         sweeping = [sweeper.task for sweeper in self.sweepers if sweeper.task is not None]
-        return [*self.intake.tasks, *self.pool.loops, *sweeping]
+        working = [*self.local_steps.loops, *(self.activities.tasks if self.activities is not None else ())]
+        return [*self.intake.tasks, *self.pool.loops, *working, *sweeping]
 
     def refuse_to_limp(self) -> None:
         """Raises `StageEnded` when a stage has ended by itself: better no worker than half of one."""
@@ -300,11 +351,16 @@ class Worker:
                 await hint.stop()
         for sweeper in self.sweepers:  # they hand work to the pool, so they end before it
             await sweeper.stop()
+        if self.activities is not None:
+            await self.activities.stop(self.settings.grace_seconds)  # what still runs then is given back
+        await self.local_steps.stop()
         await self.pool.stop()  # the step transactions that run are finished
         await self.relay.stop(self.settings.grace_seconds)  # what they committed goes out, the rest is given up
         await self.notices.stop()
         await self.publisher.close()
         await self.lease.stop()
+        if self.sessions is not None:
+            await self.sessions.close()
         await self.database.close()
         log.info(Event.WORKER_STOPPED)
 
@@ -313,6 +369,8 @@ class Worker:
     def _lease_lost(self) -> None:
         """Somebody else may have taken our rows: what is in memory is not ours any more."""
         self.relay.drop_memory()
+        if self.activities is not None:
+            self.activities.drop()
         if self.intake.is_caught_up:
             self._telling = asyncio.create_task(self._caught_up())  # the new number has to say so again
 
@@ -323,3 +381,8 @@ class Worker:
     async def _behind(self) -> None:
         async with self.database.transaction() as connection:
             await workers.lost_broker(connection, self.lease.worker_id())
+
+
+def has_local_steps(registry: Registry) -> bool:
+    sagas = (registry.find(name, version) for name, version in registry.versions())
+    return any(isinstance(step, LocalStep) for saga in sagas if saga is not None for step in saga.steps.values())

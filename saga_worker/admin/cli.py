@@ -6,6 +6,7 @@ Each command lives in a module of its own, imported when it is called; heavy imp
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -14,6 +15,7 @@ import click
 
 from saga_worker import __version__
 
+READER_GONE = 128 + 13  # as a shell reports the end by SIGPIPE
 COMMANDS = {
     "demo": "saga_worker.admin.demo:demo",
     "db": "saga_worker.admin.database:db",
@@ -33,6 +35,13 @@ class LazyGroup(click.Group):
     def __init__(self, *, lazy: Mapping[str, str], **arguments: object) -> None:
         super().__init__(**arguments)  # type: ignore[arg-type]  # click's own signature is not typed per keyword
         self._lazy = lazy
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # `saga-worker inbox list | head`: the reader has seen enough
+            _discard_stdout()
+            return READER_GONE
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._lazy)
@@ -65,12 +74,10 @@ def cli(debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the entry point of the console script, which exits with what is returned."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _silence_logs()
     try:
         returned = cli.main(args=list(arguments), prog_name="saga-worker", standalone_mode=False)
         return returned if isinstance(returned, int) else 0
-    except BrokenPipeError:  # `saga-worker inbox list | head`: the reader has seen enough
-        _discard_stdout()
-        return 1
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -83,6 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from saga_worker.admin.failure import report
 
         return report(error, debug="--debug" in arguments)
+
+
+def _silence_logs() -> None:
+    """Where no command sets up logging, Python would print the bare names of our events; commands say sentences."""
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(logging.NullHandler())
 
 
 def _discard_stdout() -> None:

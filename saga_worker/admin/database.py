@@ -24,8 +24,15 @@ def upgrade(as_json: bool) -> None:
     settings = load_settings("database_url")
     url = settings.database_url.get_secret_value()
     with reaching("PostgreSQL", describe_url(url)):
-        run_async(migrate.upgrade(url, schema=settings.schema_))
-    print_summary({"database": describe_url(url), "schema": settings.schema_, "result": "up to date"}, as_json=as_json)
+        before = run_async(migrate.upgrade(url, schema=settings.schema_))
+    shown = {"database": describe_url(url), "schema": settings.schema_, "result": _done(before, migrate.head())}
+    print_summary(shown, as_json=as_json)
+
+
+def _done(before: str | None, after: str) -> str:
+    if before is None:
+        return f"created at {after}"
+    return f"up to date at {after}" if before == after else f"upgraded from {before} to {after}"
 
 
 @db.command(epilog="\b\nExample:\n  saga-worker db check || saga-worker db upgrade")

@@ -7,6 +7,7 @@ into its message. Used by `cli.main` at its outermost boundary.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import sys
 import traceback
@@ -56,15 +57,16 @@ def reaching(server: str, where: str) -> Iterator[None]:
     """
     try:
         yield
-    except SagaWorkerError:
-        raise  # a sentence already
+    except (SagaWorkerError, BrokenPipeError):
+        raise  # a sentence already; or whoever read our output has gone: the drivers' own pipes come wrapped
     except Exception as error:
         causes = list(_chain(error))
         for cause in causes:
-            if reason := _WRONG_SETTING.get(type(cause).__name__):
+            if reason := _WRONG_SETTING.get(type(cause).__name__) or _unknown_option(cause):
                 raise ConfigurationError(f"{server} at {where} {reason}.") from error
         if reason := next(filter(None, map(_unreachable, causes)), None):
-            raise Unavailable(f"{server} at {where} {reason}.") from error
+            end = "" if reason.endswith("?") else "."
+            raise Unavailable(f"{server} at {where} {reason}{end}") from error
         raise
 
 
@@ -75,6 +77,14 @@ _WRONG_SETTING: Final = {
     "InvalidCatalogNameError": "has no such database; create it first",
     "ClientConfigurationError": "cannot be reached with this URL; check its options",
 }
+
+
+def _unknown_option(cause: BaseException) -> str | None:
+    """What a driver does not know in a URL goes to PostgreSQL (or its pooler) as a parameter, which refuses it."""
+    found = re.match(r"(?:unrecognized configuration|unsupported startup) parameter:? \"?([\w.]+)", str(cause))
+    if found is None or type(cause).__name__ not in ("UndefinedObjectError", "ProtocolViolationError"):
+        return None
+    return f"does not know {found[1]}, an option in the query of this URL; remove it or correct its name"
 
 
 def _unreachable(cause: BaseException) -> str | None:

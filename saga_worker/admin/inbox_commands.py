@@ -72,8 +72,18 @@ async def _list(settings: Settings, wanted: InboxFilter, limit: int, as_json: bo
         async with reading(settings) as connection:
             async for row in listing.fetch(connection, listing.inbox_rows(settings.schema_, wanted, limit=limit)):
                 printer.add(row)
+    _warn_of_reason(wanted.reason, printer.count)
     if printer.count == limit:
         say(f"Only the newest {limit} are shown; --limit shows more.")
+
+
+def _warn_of_reason(reason: str | None, found: int) -> None:
+    """Nothing was found under a reason that nothing writes: most likely a slip of the pen."""
+    from saga_worker.admin.output import say
+    from saga_worker.admin.reasons import REASONS
+
+    if reason is not None and not found and reason not in REASONS:
+        say(f"Warning: nothing matches, and {reason} is no reason of this release; known are {', '.join(REASONS)}.")
 
 
 @inbox.command(epilog="\b\nExample:\n  saga-worker inbox show 4711")
@@ -122,6 +132,8 @@ def replay(
     from saga_worker.admin.listing import InboxFilter
 
     wanted = InboxFilter(reason=reason, type=type_, saga_key=saga_key, definition=definition, since=since)
+    if ids and (everything or not wanted.is_empty):
+        raise click.UsageError("Ids and filters exclude each other: give ids alone, or filters, or --all.")
     if bool(ids) + (not wanted.is_empty) + everything != 1:
         raise click.UsageError("Give ids, or filters, or --all.")
     settings = load_settings("database_url")
@@ -129,6 +141,7 @@ def replay(
         matching = len(set(ids))
     else:
         matching = run_async(_count(settings, wanted))
+        _warn_of_reason(reason, matching)
     if dry_run:
         _dry_run(matching, as_json=as_json)
         return

@@ -30,10 +30,11 @@ def run(definitions: str | None, roles: tuple[str, ...]) -> None:
 
     from saga_worker import telemetry, worker
     from saga_worker.admin.failure import reaching
+    from saga_worker.settings import describe_url
 
     telemetry.configure_logging(settings.log_level, settings.log_format, secrets=settings.secrets())
-    shown = settings.describe()
-    with reaching("A server", f"{shown['database_url']} or {shown['amqp_url']}"):
+    # The broker's connection says its own sentences; whatever else fails here is PostgreSQL's.
+    with reaching("PostgreSQL", describe_url(settings.database_url.get_secret_value())):
         run_async(worker.run(settings, roles=frozenset(roles) or None, beside=health))
 
 

@@ -292,6 +292,11 @@ def _report_retry(found: Counter[str], *, asked: int, alive: int, waited: bool, 
     if not alive:
         say("No worker runs; the requests are stored and applied when one does.")
     elif waited and found["waiting"]:
-        say(f"{found['waiting']} requests are not applied after {RETRY_SECONDS:g} s; `saga-worker saga show` says why.")
+        say(
+            f"No worker has applied {found['waiting']} of the requests within {RETRY_SECONDS:g} s, though {alive} of"
+            " them hold their lease: they are busy, lack the definition, or hang. The requests are stored and will be"
+            " applied; do not ask again. `saga-worker saga show` says where the saga stands; if it stays so, look at"
+            " the workers' logs and restart them."
+        )
     if asked != found["applied"] + found["waiting"] or (waited and found["waiting"]):
         raise click.exceptions.Exit(1)

@@ -29,6 +29,7 @@ ADVICE: Final = {
     "no_answer": "{} is past the pivot and was not answered until its tries ran out; ask the participant, then retry",
     "rejected_after_pivot": "{} was rejected past the pivot, where nothing can be undone; mend the cause, then retry",
     "cannot_compensate": "the reply of {} asked to compensate, but the pivot is passed",
+    "local_failed": "the local step {} kept raising until its tries ran out; mend it, then retry",
     "undeliverable": "no queue takes commands for {}; start its participant or bind its queue",
     "deadline_passed": "its deadline has passed, but so has its pivot: it can only go forward",
     "wait_expired": "the wait {} ended without its event past the pivot; publish the event that it waits for",
@@ -112,6 +113,8 @@ def _rows(facts: Facts) -> Iterator[str]:
 
 
 def _outstanding(facts: Facts, command: CommandRecord) -> str:
+    if not command.destination:
+        return _own_work(facts, command)
     undo = command.kind is CommandKind.UNDO
     subject = f"undo {command.type}" if undo else f"command {command.type}"
     tries = f", sent {command.attempts} times" if command.attempts > 1 else ""
@@ -125,6 +128,17 @@ def _outstanding(facts: Facts, command: CommandRecord) -> str:
         f"Waiting for {command.destination} to answer {subject} of step {command.step}, "
         f"first sent {cell(facts.sent_at(command.seq))}{tries}; {then}."
     )
+
+
+def _own_work(facts: Facts, command: CommandRecord) -> str:
+    what = f"undo of step {command.step}" if command.kind is CommandKind.UNDO else f"step {command.step}"
+    if timer := facts.progress.timers.get(f"local:{command.seq}"):
+        return (
+            f"Waiting for a worker to run the local {what}, after {timer.failures} failures, at {cell(timer.due_at)}."
+        )
+    if command.is_given_up or f"local_failed: {command.step}" in facts.progress.attention:
+        return f"The {what} has no try left."
+    return f"Waiting for a worker to run the {what}; `v_activity` says which one does, and how the last try ended."
 
 
 def _timer(facts: Facts, name: str, timer: Timer) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, assert_never
 
-from saga_worker.saga.inputs import EventArrived, Input, OperatorCommand, ReplyArrived
+from saga_worker.saga.inputs import ActivityResult, EventArrived, Input, OperatorCommand, ReplyArrived
 from saga_worker.saga.routing import parse_command_id
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
 
@@ -35,6 +35,9 @@ def input_of(row: InboxRow) -> Input:
         case Role.REPLY:
             answered = parse_command_id(row.correlation_id or "")
             return ReplyArrived(answered[1] if answered else 0, row.type, row.body)
+        case Role.ACTIVITY:
+            ended = parse_command_id(row.correlation_id or "")
+            return ActivityResult(ended[1] if ended else 0, row.type, row.body)
         case Role.OPERATOR:
             return OperatorCommand(row.type, row.body)
         case Role.CHILD:

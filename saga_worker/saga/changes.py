@@ -18,11 +18,11 @@ class JournalRow:
 
     revision: int
     definition_version: int
-    input_kind: str  # event | reply | timer | operator
+    input_kind: str  # event | reply | activity | local | timer | operator
     consumer: str
     source: str
     message_id: str
-    inbox_id: int | None  # None: a timer
+    inbox_id: int | None  # None: a timer or a local step
     decided_at: datetime
     from_status: Status | None
     to_status: Status
@@ -44,4 +44,5 @@ class SagaChange:
     lower_wake: bool = False  # the stored wake row may be later than that, or missing
     clear_wake: bool = False  # the saga has no timer that may fire: delete its wake row
     again: bool = False  # rows of this saga can run at once: look again
+    local: bool = False  # a local step is due: it needs a transaction of its own
     suspect: int | None = None  # this row must run alone, in a transaction of its own

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from saga_worker.saga.flow import Flow, before_pivots, leaves
+from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, WaitStep
 
@@ -31,6 +32,8 @@ def problems(saga: Saga[Any]) -> Iterator[str]:
         match step:
             case CommandOf():
                 yield from _command(saga, step)
+            case ActivityStep():
+                yield from _activity(saga, step)
             case WaitStep():
                 yield from _wait(saga, step)
             case _:
@@ -101,6 +104,14 @@ def _command(saga: Saga[Any], step: CommandOf[Any, Any]) -> Iterator[str]:
         )
 
 
+def _activity(saga: Saga[Any], step: ActivityStep[Any, Any]) -> Iterator[str]:
+    if step.on_reply is None and step.result_model.model_fields:
+        yield (
+            f"{step.source}: saga {saga.name}: step {step.id} does not handle its result "
+            f"{step.result_model.__name__}; declare a handler with @{step.id}.result."
+        )
+
+
 def _wait(saga: Saga[Any], step: WaitStep[Any]) -> Iterator[str]:
     if step.timeout is None and saga.deadline is None:
         yield (
@@ -115,9 +126,9 @@ def _missing_undos(saga: Saga[Any], root: Flow[Any]) -> Iterator[str]:
     undone = before_pivots(root)
     for step in saga.steps.values():
         if (
-            isinstance(step, CommandOf)
+            isinstance(step, CommandOf | ActivityStep | LocalStep)
             and step.id in undone
-            and step.make_undo is None
+            and not step.has_undo
             and step.undo_mode is not Undo.NONE
         ):
             yield (

@@ -6,10 +6,10 @@ that `decide`, the routes and the operator's views need to know.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Generic, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, overload
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -19,12 +19,12 @@ from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.flow import Flow, flow_of
 from saga_worker.saga.keys import KeyPath, record_key, record_sequence
 from saga_worker.saga.messages import Event, wire_types
+from saga_worker.saga.own_work import LOCAL_RETRY, ActivityDecorator, ActivityPolicy, AnyStep, LocalStep
 from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
 from saga_worker.saga.source import check_handler, checked_name, where, where_called
 from saga_worker.saga.steps import (
     UNDO_RETRY,
-    AnyStep,
     Arm,
     CommandDecorator,
     CommandPolicy,
@@ -36,6 +36,9 @@ from saga_worker.saga.steps import (
     checked_bound,
     checked_event,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,69 @@ class Saga(Generic[S]):
             undo_retry=undo_retry or UNDO_RETRY,
         )
         return CommandDecorator(policy, name, self._add)
+
+    def activity(
+        self,
+        *,
+        timeout: timedelta,
+        retry: Retry | None = None,
+        undo: Undo = Undo.HYBRID,
+        undo_timeout: timedelta | None = None,
+        undo_retry: Retry | None = None,
+        terminal: tuple[type[Exception], ...] = (),
+        concurrency: int | None = None,
+        name: str | None = None,
+    ) -> ActivityDecorator[S]:
+        """A step that runs an async function in a worker, outside any transaction, and goes on with its result.
+
+        `timeout` bounds one attempt. An attempt that raises is tried again by `retry`, unless it raises
+        `TerminalError` or one of `terminal`. `concurrency` bounds the attempts at a time in each worker.
+        """
+        source = where_called()
+        policy = ActivityPolicy(
+            timeout=checked_bound(timeout, "timeout", source=source),
+            retry=retry or Retry.none(),
+            undo_mode=undo,
+            undo_timeout=checked_bound(
+                timeout if undo_timeout is None else undo_timeout, "undo_timeout", source=source
+            ),
+            undo_retry=undo_retry or UNDO_RETRY,
+            terminal=terminal,
+            concurrency=concurrency,
+        )
+        if concurrency is not None and concurrency < 1:
+            raise DefinitionError(f"{source}: concurrency is {concurrency}; give at least 1.")
+        return ActivityDecorator(policy, name, self._add)
+
+    @overload
+    def local(self, work: Callable[[S, AsyncSession], Awaitable[Verdict]], /) -> LocalStep[S]: ...
+
+    @overload
+    def local(
+        self, work: None = None, /, *, retry: Retry | None = None, undo: Undo = Undo.STRICT, name: str | None = None
+    ) -> Callable[[Callable[[S, AsyncSession], Awaitable[Verdict]]], LocalStep[S]]: ...
+
+    def local(
+        self,
+        work: Callable[[S, AsyncSession], Awaitable[Verdict]] | None = None,
+        /,
+        *,
+        retry: Retry | None = None,
+        undo: Undo = Undo.STRICT,
+        name: str | None = None,
+    ) -> LocalStep[S] | Callable[[Callable[[S, AsyncSession], Awaitable[Verdict]]], LocalStep[S]]:
+        """A step that changes tables of the user's own, in the transaction in which its saga moves on.
+
+        When it raises, all of it is rolled back and tried again by `retry`. Its outcome is never unknown, so that
+        strict and hybrid undo are the same here.
+        """
+
+        def build(function: Callable[[S, AsyncSession], Awaitable[Verdict]]) -> LocalStep[S]:
+            step: LocalStep[S] = LocalStep(function, retry=retry or LOCAL_RETRY, undo_mode=undo, name=name)
+            self._add(step)
+            return step
+
+        return build if work is None else build(work)
 
     def wait(
         self, name: str, *, timeout: timedelta | None = None, on_timeout: OnTimeout = OnTimeout.COMPENSATE

@@ -16,9 +16,21 @@ from pydantic import BaseModel
 
 from saga_worker.saga.commands import Answer, Then, follow
 from saga_worker.saga.definition import Saga
-from saga_worker.saga.inputs import Applied, Decision, Effect, Given, Outcome, Postponed, PublishEvent, SendCommand
+from saga_worker.saga.inputs import (
+    Applied,
+    CancelActivity,
+    Decision,
+    Effect,
+    Given,
+    Outcome,
+    Postponed,
+    PublishEvent,
+    RunActivity,
+    SendCommand,
+)
 from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Progress, Timer
 from saga_worker.saga.messages import Event, Message, encode
+from saga_worker.saga.own_work import ActivityStep, Answered, LocalStep
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf
 from saga_worker.saga.transitions import Status, move
@@ -32,10 +44,12 @@ WATCH: Final = "watch"  # the watch over an unknown fate ends
 WAIT: Final = "wait"
 EVERY: Final = "every"
 DEADLINE: Final = "deadline"
+LOCAL: Final = "local"  # a local step is to be run
 
 # Attention entries are "<reason>: <step, destination or timer>"; `deadline_passed` stands alone.
 NO_ANSWER: Final = "no_answer"
 REJECTED_AFTER_PIVOT: Final = "rejected_after_pivot"
+LOCAL_FAILED: Final = "local_failed"
 WAIT_EXPIRED: Final = "wait_expired"
 DEADLINE_PASSED: Final = "deadline_passed"
 UNDO_FAILED: Final = "undo_failed"
@@ -43,7 +57,8 @@ UNSETTLED_EXPIRED: Final = "unsettled_expired"
 CANNOT_COMPENSATE: Final = "cannot_compensate"
 UNDELIVERABLE: Final = "undeliverable"
 SEQUENCE_GAP: Final = "sequence_gap"
-OF_THE_FLOW: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, WAIT_EXPIRED, DEADLINE_PASSED)  # moot when the saga leaves it
+# Moot when the saga leaves the flow.
+OF_THE_FLOW: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED, DEADLINE_PASSED)
 
 AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
 
@@ -92,7 +107,12 @@ class Draft:
         self._state = state
         self._keep_state()
 
-    def handle(self, handler: Callable[[Any, Any], Any], message: Message) -> Any:
+    def keep(self, state: BaseModel) -> None:
+        """The state as a local step left it."""
+        self._state = state
+        self._keep_state()
+
+    def handle(self, handler: Callable[[Any, Any], Any], message: object) -> Any:
         """Run a handler, keep what it did to the state, return its verdict."""
         verdict = handler(self.state, message)
         self._keep_state()
@@ -133,10 +153,51 @@ class Draft:
         self._emit_command(record, timeout)
         return self.seq
 
+    def work(self, step: ActivityStep[Any, Any] | LocalStep[Any], *, undoes: int | None = None) -> int:
+        """Commit to running an activity or a local step, or with `undoes` what takes it back."""
+        self.seq += 1
+        kind = CommandKind.FORWARD if undoes is None else CommandKind.UNDO
+        record = CommandRecord(
+            seq=self.seq, step=step.id, kind=kind, fate=Fate.SENT, destination="", type=step.id, body=None,
+            undoes=undoes,
+        )  # fmt: skip
+        self.commands[self.seq] = record
+        self._start_work(record, step)
+        return self.seq
+
     def resend(self, record: CommandRecord) -> None:
-        """The same id and the same bytes once more."""
-        self.commands[record.seq] = replace(record, attempts=record.attempts + 1)
-        self._emit_command(record, self.timeout_of(record))
+        """The same id and the same bytes once more; own work begins again with all its attempts."""
+        record = replace(record, attempts=record.attempts + 1, is_given_up=False)
+        self.commands[record.seq] = record
+        step = self.step(record)
+        if isinstance(step, CommandOf):
+            self._emit_command(record, self.timeout_of(record))
+        else:
+            self._start_work(record, step)
+
+    def _start_work(self, record: CommandRecord, step: ActivityStep[Any, Any] | LocalStep[Any]) -> None:
+        if isinstance(step, LocalStep):
+            self.arm(f"{LOCAL}:{record.seq}", timedelta(0))
+            return
+        timeout = step.timeout if record.undoes is None else step.undo_timeout
+        self.effects.append(RunActivity(record.seq, step.id, self.state_bytes, record.attempts, timeout, record.undoes))
+
+    def give_up(self, record: CommandRecord) -> None:
+        """The activity has no attempt left, and waits for an operator or for the saga to turn back."""
+        if self.commands[record.seq].fate is Fate.SENT:
+            self.commands[record.seq] = replace(self.commands[record.seq], is_given_up=True)
+
+    def abandon(self, record: CommandRecord) -> None:
+        """The saga leaves the flow while this is in flight: unknown, unless it is certain that it never ran."""
+        step = self.step(record)
+        if isinstance(step, LocalStep):
+            self.answer(record, Answer.REJECTION)
+            return
+        self.answer(record, Answer.ABANDONED)
+        if step.has_undo and not is_undone_at_once(step):
+            self.arm(f"{WATCH}:{record.seq}", self.given.watch)
+        elif isinstance(step, ActivityStep):  # of a strict one the answer is wanted, so it runs on
+            self.effects.append(CancelActivity(record.seq))
 
     def _emit_command(self, record: CommandRecord, timeout: timedelta) -> None:
         self.arm(f"{TIMEOUT}:{record.seq}", timeout)
@@ -153,7 +214,7 @@ class Draft:
         )
 
     def timeout_of(self, record: CommandRecord) -> timedelta:
-        step = self.step(record)
+        step = self.command_step(record)
         return step.timeout if record.kind is CommandKind.FORWARD else step.undo_timeout
 
     def publish(self, step_id: str, event: Event, model: type[Event]) -> None:
@@ -161,10 +222,16 @@ class Draft:
         self.seq += 1
         self.effects.append(PublishEvent(seq=self.seq, step=step_id, type=event.wire_type, body=encode(event)))
 
-    def step(self, record: CommandRecord) -> CommandOf[Any, Any]:
+    def step(self, record: CommandRecord) -> Answered:
         """The definition's step that `record` belongs to."""
         step = self.saga.steps[record.step]
-        assert isinstance(step, CommandOf), f"step {record.step} of {self.saga.name} is no command any more"
+        assert isinstance(step, CommandOf | ActivityStep | LocalStep), f"step {record.step} has no answers any more"
+        return step
+
+    def command_step(self, record: CommandRecord) -> CommandOf[Any, Any]:
+        """The same, of a record that is known to be a command."""
+        step = self.step(record)
+        assert isinstance(step, CommandOf)
         return step
 
     def answer(self, record: CommandRecord, answer: Answer) -> Then:
@@ -172,10 +239,10 @@ class Draft:
         fate, then = follow(record.kind, record.fate, answer)
         if fate is not record.fate:
             self.commands[record.seq] = replace(record, fate=fate, body=None)
-            for kind in (TIMEOUT, RESEND, WATCH):
+            for kind in (TIMEOUT, RESEND, WATCH, LOCAL):
                 self.disarm(f"{kind}:{record.seq}")
             forward = record.kind is CommandKind.FORWARD
-            self.lift(record.step, *((NO_ANSWER, UNSETTLED_EXPIRED) if forward else (UNDO_FAILED,)))
+            self.lift(record.step, *((NO_ANSWER, LOCAL_FAILED, UNSETTLED_EXPIRED) if forward else (UNDO_FAILED,)))
         return then
 
     def mark_undone(self, seq: int) -> None:
@@ -191,6 +258,7 @@ class Draft:
             if undo.undoes == seq:
                 self.disarm(f"{TIMEOUT}:{undo.seq}")
                 self.disarm(f"{RESEND}:{undo.seq}")
+                self.disarm(f"{LOCAL}:{undo.seq}")
         self.lift(self.commands[seq].step, UNDO_FAILED)
 
     def in_flight(self, kind: CommandKind) -> Iterator[CommandRecord]:
@@ -201,7 +269,7 @@ class Draft:
         if record.kind is CommandKind.UNDO or record.undone:
             return False
         step = self.step(record)
-        if step.make_undo is None:
+        if not step.has_undo:
             return False
         return record.fate is Fate.DONE or (record.fate is Fate.UNKNOWN and is_undone_at_once(step))
 
@@ -211,9 +279,11 @@ class Draft:
             return self.active.get(record.step) == record.seq
         return self.must_be_undone(self.commands[record.undoes])
 
-    def has_timer(self, record: CommandRecord) -> bool:
-        """Its time-out or its next copy is ahead."""
-        return any(f"{kind}:{record.seq}" in self.timers for kind in (TIMEOUT, RESEND))
+    def is_under_way(self, record: CommandRecord) -> bool:
+        """Its time-out, its next copy or its next attempt is ahead: it does not wait for an operator."""
+        if isinstance(self.step(record), ActivityStep):
+            return not record.is_given_up
+        return any(f"{kind}:{record.seq}" in self.timers for kind in (TIMEOUT, RESEND, LOCAL))
 
     @property
     def past_pivot(self) -> bool:
@@ -285,9 +355,7 @@ class Draft:
         """How many effects may stand that nobody has taken back: unknown ones, and after the end late successes."""
         is_over = self.status is Status.COMPENSATED
         return sum(
-            (c.fate is Fate.UNKNOWN or (is_over and c.fate is Fate.DONE))
-            and not c.undone
-            and self.step(c).make_undo is not None
+            (c.fate is Fate.UNKNOWN or (is_over and c.fate is Fate.DONE)) and not c.undone and self.step(c).has_undo
             for c in self.commands.values()
             if c.kind is CommandKind.FORWARD
         )
@@ -302,7 +370,7 @@ def gap_subject(source: str) -> str:
     return source.replace("; ", ", ") or "no source"
 
 
-def is_undone_at_once(step: CommandOf[Any, Any]) -> bool:
+def is_undone_at_once(step: Answered) -> bool:
     """Hybrid undo takes back what is merely possible; strict undo waits for the answer."""
     return step.undo_mode is Undo.HYBRID
 

@@ -15,6 +15,18 @@ class ConfigurationError(SagaWorkerError):
     """The operator's: a setting or a file is wrong. The process refuses to start (exit code 2)."""
 
 
+class TerminalError(SagaWorkerError):
+    """The author's, raised on purpose by an activity or a local step: this will not work, so do not try again.
+
+    It says that nothing was done. With `may_have_worked` it says that this is not known: the step's undo is run.
+    """
+
+    def __init__(self, reason: str, *, may_have_worked: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.may_have_worked = may_have_worked
+
+
 class PoisonMessage(SagaWorkerError):
     """The sender's: the message is wrong and stays wrong. It is stored as a dead letter with `reason`.
 

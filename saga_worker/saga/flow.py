@@ -14,9 +14,11 @@ from functools import cached_property
 from typing import Any, Final, Generic, TypeAlias
 
 from saga_worker.saga.errors import DefinitionError
+from saga_worker.saga.own_work import ActivityStep, AnyStep, LocalStep
 from saga_worker.saga.source import where_called
-from saga_worker.saga.steps import AnyStep, CommandOf, EmitStep, S, Step, WaitStep
+from saga_worker.saga.steps import CommandOf, EmitStep, S, Step, WaitStep
 
+STEPS: Final = (CommandOf, ActivityStep, LocalStep, WaitStep, EmitStep)
 Continuation: TypeAlias = tuple[tuple[Step[Any], ...], ...]
 
 
@@ -77,8 +79,8 @@ def when(test: Callable[[S], bool], *then: Step[S], otherwise: Step[S] | None = 
 def pivot(step: Step[S]) -> Pivot[S]:
     """Marks the step after which nothing is undone: from there on the saga only goes forward."""
     source = where_called()
-    if not isinstance(step, CommandOf | WaitStep | EmitStep):
-        raise DefinitionError(f"{source}: pivot(…) takes one step; put it around a command, a wait or an emit.")
+    if not isinstance(step, STEPS):
+        raise DefinitionError(f"{source}: pivot(…) takes one step, such as a command, an activity or a wait.")
     return Pivot(step, source)
 
 
@@ -136,7 +138,7 @@ def _open(steps: tuple[Step[Any], ...], state: Any) -> tuple[str, ...]:
                 opened = _open(step.then if step.test(state) else step.otherwise, state)
             case Pivot():
                 opened = _open((step.step,), state)
-            case CommandOf() | WaitStep() | EmitStep():
+            case CommandOf() | ActivityStep() | LocalStep() | WaitStep() | EmitStep():
                 opened = (step.id,)
             case _:
                 raise _unknown_node(step)
@@ -155,7 +157,7 @@ def _places(steps: tuple[Step[Any], ...], outer: Continuation) -> Iterator[tuple
                 yield from _places(step.otherwise, levels)
             case Pivot():
                 yield from _places((step.step,), levels)
-            case CommandOf() | WaitStep() | EmitStep():
+            case CommandOf() | ActivityStep() | LocalStep() | WaitStep() | EmitStep():
                 yield step, levels
             case _:
                 raise _unknown_node(step)
@@ -183,7 +185,7 @@ def _unpivoted(steps: tuple[Step[Any], ...]) -> tuple[frozenset[str], bool]:
                 found, is_open = found | then | otherwise, then_open or otherwise_open
             case Pivot():
                 found, is_open = found | _unpivoted((step.step,))[0], False
-            case CommandOf() | WaitStep() | EmitStep():
+            case CommandOf() | ActivityStep() | LocalStep() | WaitStep() | EmitStep():
                 found, is_open = found | {step.id}, True
             case _:
                 raise _unknown_node(step)
@@ -204,9 +206,12 @@ def _continuation(root: Flow[Any], step_id: str) -> Continuation:
 
 def _check_steps(steps: tuple[Step[S], ...], source: str) -> None:
     for step in steps:
-        if not isinstance(step, CommandOf | WaitStep | EmitStep | When | Pivot):
+        if not isinstance(step, (*STEPS, When, Pivot)):
             raise DefinitionError(f"{source}: {step!r} is no step; name the steps themselves, not their ids.")
 
 
 def _unknown_node(step: Step[Any]) -> DefinitionError:
-    return DefinitionError(f"{type(step).__name__} has no place in a flow; use commands, waits, emits, when and pivot.")
+    return DefinitionError(
+        f"{type(step).__name__} has no place in a flow; use commands, activities, local steps, waits, emits, when and "
+        "pivot."
+    )

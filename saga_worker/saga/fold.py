@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 from uuid import UUID
 
@@ -29,7 +29,7 @@ from saga_worker.saga.backlog import (
 from saga_worker.saga.changes import JournalRow, SagaChange
 from saga_worker.saga.decide import decide
 from saga_worker.saga.decide.event import is_over
-from saga_worker.saga.decide.timer import is_reply_timeout
+from saga_worker.saga.decide.timer import is_local, is_reply_timeout
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.draft import SEQUENCE_GAP, gap_subject
 from saga_worker.saga.inputs import (
@@ -38,10 +38,14 @@ from saga_worker.saga.inputs import (
     Given,
     Ignored,
     Input,
+    LocalDone,
+    LocalFailed,
     Parked,
     Postponed,
+    PublishEvent,
     Raised,
     Refused,
+    SendCommand,
     TimerFired,
 )
 from saga_worker.saga.instance import Instance, Timer
@@ -78,6 +82,36 @@ def fold(
     return _Fold(saga, ref, instance, given, limits, alone=alone, write_error=write_error).run(rows)
 
 
+def fold_local(
+    saga: Saga[Any], instance: Instance, rows: Sequence[InboxRow], given: Given, limits: Limits,
+    done: LocalDone | LocalFailed,
+) -> SagaChange:  # fmt: skip
+    """Apply the outcome of a local step; raises `LocalRefused` when that cannot be."""
+    folding = _Fold(saga, instance.ref, instance, given, limits, alone=True, write_error=None)
+    return folding.run_local(rows, done)
+
+
+def due_local(instance: Instance | None, now: datetime) -> tuple[int, int] | None:
+    """Number and epoch of the local step whose turn it is."""
+    if instance is None:
+        return None
+    timers = instance.progress.timers.items()
+    due = [(timer.due_at, timer.epoch, name) for name, timer in timers if is_local(name) and timer.due_at <= now]
+    if not due or instance.status is Status.PAUSED:
+        return None
+    _, epoch, name = min(due)
+    return int(name.partition(":")[2]), epoch
+
+
+def is_blocked(rows: Sequence[InboxRow]) -> bool:
+    """Whether a dead row stops the saga of these rows."""
+    return any(is_blocking(row) for row in rows)
+
+
+class LocalRefused(Exception):
+    """What a local step did cannot be kept; the text says why."""
+
+
 class _Fold:
     """The working copy of one saga during one transaction."""
 
@@ -111,9 +145,33 @@ class _Fold:
         self._offer_once()
         self._expire_parked()
         self._fire_timers()
+        return self._finish()
+
+    def run_local(self, rows: Sequence[InboxRow], done: LocalDone | LocalFailed) -> SagaChange:
+        """Only what a local step has led to; rows have their turn in the next transaction.
+
+        Raises `LocalRefused` when the step's outcome cannot be applied: its transaction must be rolled back.
+        """
+        self.is_behind_dead = any(is_blocking(r) for r in rows)
+        before = self.instance
+        decision = self._decide(done)
+        match decision.outcome:
+            case Applied():
+                self._journal_local(done, decision)
+            case Raised(error):
+                raise LocalRefused(error)
+            case _:
+                raise LocalRefused("the step is not due any more")
+        if _has_moved(before, self.instance):
+            self._put_behind([r for r in rows if r.state is RowState.PARKED and not is_held_here(r)])
+        self.change.again = self.change.again or any(r.state is RowState.READY for r in rows)
+        return self._finish()
+
+    def _finish(self) -> SagaChange:
         self._judge_attention()
         self._set_wake()
         self.change.after = self.instance
+        self.change.local = not self._is_blocked() and due_local(self.instance, self.given.now) is not None
         return self.change
 
     # -- rows -----------------------------------------------------------------------------------------------------
@@ -344,7 +402,8 @@ class _Fold:
         """One of a line is given up: somebody has to look where the number is that it waited for."""
         if row.sequence is None or self.instance is None or is_over(self.instance.status):
             return
-        self._list([*self.instance.progress.attention, f"{SEQUENCE_GAP}: {gap_subject(row.source)}"])
+        reason = SEQUENCE_GAP
+        self._list([*self.instance.progress.attention, f"{reason}: {gap_subject(row.source)}"])
 
     def _judge_attention(self) -> None:
         """What only `fold` knows: a dead row that blocks the saga, and timers whose code keeps raising."""
@@ -401,7 +460,9 @@ class _Fold:
         due = [
             (timer.due_at, timer.epoch, name)
             for name, timer in self.instance.progress.timers.items()
-            if timer.due_at <= self.given.now and (self.given.replies_are_in or not is_reply_timeout(name))
+            if timer.due_at <= self.given.now
+            and not is_local(name)
+            and (self.given.replies_are_in or not is_reply_timeout(name))
         ]
         return min(due)[2] if due else None
 
@@ -448,7 +509,8 @@ class _Fold:
         was_blocked = before is not None and (
             before.status is Status.PAUSED or DEAD_LETTER in before.progress.attention
         )
-        self.change.lower_wake = had is None or was_blocked or due < had
+        # One that was due before may have been put off: a time-out that waits for replies, a local step in other hands.
+        self.change.lower_wake = had is None or was_blocked or due < had or had <= self.given.now
 
     # -- the journal ----------------------------------------------------------------------------------------------
 
@@ -460,6 +522,10 @@ class _Fold:
         assert self.instance is not None
         message_id = f"timer:{self.change.ref}:{name}:{self.instance.progress.timers[name].epoch}"
         self._append(decision, kind="timer", source="timer", message_id=message_id, inbox_id=None)
+
+    def _journal_local(self, done: LocalDone | LocalFailed, decision: Decision) -> None:
+        message_id = f"local:{self.change.ref}:{done.seq}:{done.epoch}"
+        self._append(decision, kind="local", source="local", message_id=message_id, inbox_id=None)
 
     def _append(self, decision: Decision, *, kind: str, source: str, message_id: str, inbox_id: int | None) -> None:
         before, after = self.instance, decision.instance
@@ -476,7 +542,7 @@ class _Fold:
                 decided_at=self.given.now,
                 from_status=before.status if before else None,
                 to_status=after.status,
-                sent=tuple(effect.seq for effect in decision.effects),
+                sent=tuple(e.seq for e in decision.effects if isinstance(e, SendCommand | PublishEvent)),
                 timers=_armed(before, after),
             )
         )

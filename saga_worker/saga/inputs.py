@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 from saga_worker.saga.instance import Instance
+from saga_worker.saga.retry import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,41 @@ class OperatorCommand:
     body: bytes
 
 
-Input = EventArrived | ReplyArrived | TimerFired | OperatorCommand
+@dataclass(frozen=True, slots=True)
+class ActivityResult:
+    """What became of the activity with number `seq`; the body is its result, or what went wrong."""
+
+    seq: int
+    outcome: str  # one of OUTCOMES
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDone:
+    """A local step has run in this very transaction; `state` is the author's model as the step left it."""
+
+    seq: int
+    epoch: int
+    state: Any
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFailed:
+    """A local step raised, and its transaction was rolled back."""
+
+    seq: int
+    epoch: int
+    error: str
+    is_terminal: bool
+
+
+ACTIVITY_DONE: Final = "activity_done"
+ACTIVITY_FAILED: Final = "activity_failed"  # every attempt raised, or the last one said that it is no use
+ACTIVITY_LOST: Final = "activity_lost"  # no attempt is left, and of one nobody knows how it ended
+OUTCOMES: Final = (ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOST)
+
+Input = EventArrived | ReplyArrived | ActivityResult | LocalDone | LocalFailed | TimerFired | OperatorCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +118,26 @@ class PublishEvent:
     body: bytes
 
 
-Effect = SendCommand | PublishEvent
+@dataclass(frozen=True, slots=True)
+class RunActivity:
+    """Run an activity, or its undo. `run` counts the times that somebody asked for it, each with all its attempts."""
+
+    seq: int
+    step: str
+    state: bytes
+    run: int
+    timeout: timedelta
+    undoes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelActivity:
+    """No further attempt of this one."""
+
+    seq: int
+
+
+Effect = SendCommand | PublishEvent | RunActivity | CancelActivity
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,10 @@ class CommandKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CommandRecord:
-    """One committed command. `body` is kept while a resend may need it; `undoes` names the seq it takes back."""
+    """One committed command, activity or local step; the last two have no destination and no body.
+
+    `body` is kept while a resend may need it; `undoes` names the seq it takes back.
+    """
 
     seq: int
     step: str
@@ -46,6 +49,7 @@ class CommandRecord:
     attempts: int = 1
     undoes: int | None = None
     undone: bool = False  # its undo was answered
+    is_given_up: bool = False  # an activity without an attempt left: it waits for an operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ def dump_progress(progress: Progress) -> bytes:
             "active": progress.active,
             "commands": {
                 str(c.seq): [c.step, c.kind, c.fate, c.destination, c.type, c.body, c.attempts, c.undoes, c.undone]
+                + ([True] if c.is_given_up else [])
                 for c in progress.commands.values()
             },
             "timers": {n: [t.due_at.isoformat(), t.epoch, t.fired, t.failures] for n, t in progress.timers.items()},
@@ -134,8 +139,8 @@ def load_progress(raw: bytes) -> Progress:
 
 
 def _command(seq: int, values: list[Any]) -> CommandRecord:
-    step, kind, fate, destination, type_, body, attempts, undoes, undone = values
+    step, kind, fate, destination, type_, body, attempts, undoes, undone, *given_up = values
     return CommandRecord(
         seq=seq, step=step, kind=CommandKind(kind), fate=Fate(fate), destination=destination, type=type_, body=body,
-        attempts=attempts, undoes=undoes, undone=undone,
+        attempts=attempts, undoes=undoes, undone=undone, is_given_up=bool(given_up),
     )  # fmt: skip

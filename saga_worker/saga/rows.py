@@ -33,6 +33,7 @@ class Role(IntEnum):
     REPLY = 1
     OPERATOR = 2
     CHILD = 3
+    ACTIVITY = 4  # what became of an activity
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,17 @@ def check_handler(handler: Callable[..., Any], *parameters: str) -> None:
         raise DefinitionError(f"{where(handler)}: this function is called as {shape}; take exactly these.") from None
 
 
+def check_coroutine(function: Callable[..., Any], *parameters: str) -> None:
+    """Refuses a function that is not `async def` or cannot be called with these parameters."""
+    shape = f"{getattr(function, '__name__', 'function')}({', '.join(parameters)})"
+    if not inspect.iscoroutinefunction(function):
+        raise DefinitionError(f"{where(function)}: {shape} is awaited; make it an async function.")
+    try:
+        inspect.signature(function).bind(*parameters)
+    except TypeError:
+        raise DefinitionError(f"{where(function)}: this function is called as {shape}; take exactly these.") from None
+
+
 def _authors_frame() -> FrameType:
     frame = sys._getframe(1)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("saga_worker.saga."):

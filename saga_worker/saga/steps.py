@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -109,13 +109,17 @@ class CommandOf(Step[S], Generic[S, Kc]):
         self.undo_model: type[UndoOf[Any, Any, Any]] | None = None
         self._check_wire()
 
+    @property
+    def has_undo(self) -> bool:
+        return self.make_undo is not None
+
     # The self-type reads reply and rejection off the command class, so that a wrong handler is a type error.
     def reply(
         self: CommandOf[S, Command[R1, X1]], handler: Callable[[S, R1], Verdict], /
     ) -> Callable[[S, R1], Verdict]:
         """What a reply means; several replies come to one handler of their union."""
         check_handler(handler, "state", "reply")
-        _refuse_second(self.on_reply, handler, f"step {self.id} has a reply handler already; match on the reply in it")
+        refuse_second(self.on_reply, handler, f"step {self.id} has a reply handler already; match on the reply in it")
         self.on_reply = handler
         return handler
 
@@ -124,14 +128,14 @@ class CommandOf(Step[S], Generic[S, Kc]):
     ) -> Callable[[S, X1], Verdict]:
         """What a rejection means; without a handler the saga compensates, with one None goes on to the next step."""
         check_handler(handler, "state", "rejection")
-        _refuse_second(self.on_rejected, handler, f"step {self.id} has a rejection handler already; match in it")
+        refuse_second(self.on_rejected, handler, f"step {self.id} has a rejection handler already; match in it")
         self.on_rejected = handler
         return handler
 
     def undo(self, make: Callable[[S], UndoOf[Kc, Message, Message]], /) -> Callable[[S], UndoOf[Kc, Message, Message]]:
         """The command that takes this one back; sent to the same participant."""
         check_handler(make, "state")
-        _refuse_second(self.make_undo, make, f"step {self.id} has an undo already; keep one")
+        refuse_second(self.make_undo, make, f"step {self.id} has an undo already; keep one")
         if self.undo_mode is Undo.NONE:
             raise DefinitionError(f"{where(make)}: step {self.id} is declared undo=Undo.NONE; drop that or this undo.")
         model: type[UndoOf[Any, Any, Any]] = returned_class(make, UndoOf, step=self.id)
@@ -160,7 +164,7 @@ class CommandDecorator(Generic[S]):
 
     policy: CommandPolicy
     name: str | None
-    add: Callable[[AnyStep], None]
+    add: Callable[[CommandOf[Any, Any]], None]
 
     def __call__(self, make: Callable[[S], K], /) -> CommandOf[S, K]:
         step = CommandOf(make, self.policy, name=self.name)
@@ -212,7 +216,7 @@ class WaitStep(Step[S], Generic[S]):
         def register(make: Callable[[S], E]) -> Callable[[S], E]:
             check_handler(make, "state")
             source = where(make)
-            _refuse_second(self.reminder, make, f"step {self.id} has a reminder already; keep one")
+            refuse_second(self.reminder, make, f"step {self.id} has a reminder already; keep one")
             model = returned_class(make, Event, step=self.id)
             checked_bound(period, f"step {self.id}: period", source=source)
             if times < 1:
@@ -234,9 +238,6 @@ class EmitStep(Step[S], Generic[S]):
         self.event_model: Final = returned_class(make, Event, step=self.id)
 
 
-AnyStep: TypeAlias = CommandOf[Any, Any] | WaitStep[Any] | EmitStep[Any]
-
-
 def checked_event(event: type[E], *, source: str) -> type[E]:
     """`event`, if it is a class that can arrive as a published event."""
     if not (isinstance(event, type) and issubclass(event, Event)):
@@ -251,6 +252,6 @@ def checked_bound(bound: B, what: str, *, source: str) -> B:
     return bound
 
 
-def _refuse_second(present: object, function: Callable[..., Any], problem: str) -> None:
+def refuse_second(present: object, function: Callable[..., Any], problem: str) -> None:
     if present is not None:
         raise DefinitionError(f"{where(function)}: {problem}.")

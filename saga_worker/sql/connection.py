@@ -103,7 +103,7 @@ class Database:
         self.schema = schema
         self._dsn = dsn_of(url)
         self._sizes = (min(min_size, max_size), max_size)
-        self._options = _connect_options(application_name, pgbouncer)
+        self._options = connect_options(application_name, pgbouncer)
         self._pool: asyncpg.Pool | None = None
         statements(schema)
 
@@ -172,7 +172,7 @@ async def single_connection(
     url: str, schema: str = DEFAULT_SCHEMA, *, application_name: str = "saga_worker", pgbouncer: bool = False
 ) -> AsyncIterator[Connection]:
     """A connection outside the pool, in autocommit, for a heartbeat in a thread and event loop of its own."""
-    raw = await asyncpg.connect(dsn_of(url), **_connect_options(application_name, pgbouncer))
+    raw = await asyncpg.connect(dsn_of(url), **connect_options(application_name, pgbouncer))
     try:
         yield Connection(raw, schema)
     finally:
@@ -213,7 +213,7 @@ def describe(error: BaseException) -> str:
     return kind
 
 
-def _connect_options(application_name: str, pgbouncer: bool) -> dict[str, Any]:
+def connect_options(application_name: str, pgbouncer: bool) -> dict[str, Any]:
     # A pooler refuses start-up parameters it does not know; there SET LOCAL in each transaction has to do.
     settings = {} if pgbouncer else {**_PLANNER, **_KEEPALIVE}
     return {
@@ -224,21 +224,25 @@ def _connect_options(application_name: str, pgbouncer: bool) -> dict[str, Any]:
     }
 
 
-def _begin(lock_timeout: str, statement_timeout: str) -> str:
+def limits_of(lock_timeout: str, statement_timeout: str) -> dict[str, str]:
+    """What every transaction of this package sets for itself."""
     for duration in (lock_timeout, statement_timeout):
         if not _DURATION.fullmatch(duration):
             raise ValueError("A time limit is digits and ms, s or min.")
-    return (
-        f"BEGIN; SET LOCAL lock_timeout='{lock_timeout}'; SET LOCAL statement_timeout='{statement_timeout}';"
-        " SET LOCAL idle_in_transaction_session_timeout='10s'; SET LOCAL enable_seqscan=off; SET LOCAL jit=off"
-    )
+    times = {"lock_timeout": lock_timeout, "statement_timeout": statement_timeout}
+    return {**times, "idle_in_transaction_session_timeout": "10s", **_PLANNER}
+
+
+def _begin(lock_timeout: str, statement_timeout: str) -> str:
+    limits = limits_of(lock_timeout, statement_timeout)
+    return "; ".join(["BEGIN", *(f"SET LOCAL {name}='{value}'" for name, value in limits.items())])
 
 
 async def _commit(raw: asyncpg.Connection) -> None:
     try:
         status = await raw.execute("COMMIT")
     except Exception as error:
-        if _outcome_is_unknown(error):
+        if outcome_is_unknown(error):
             _cut(raw)
             raise UnknownCommit(f"COMMIT got no answer ({describe(error)}).") from error
         raise
@@ -246,7 +250,7 @@ async def _commit(raw: asyncpg.Connection) -> None:
         raise AbortedTransaction("PostgreSQL rolled the transaction back: an error inside it was swallowed.")
 
 
-def _outcome_is_unknown(error: Exception) -> bool:
+def outcome_is_unknown(error: Exception) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return _sqlstate(error).startswith(("08", "57"))
     return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)

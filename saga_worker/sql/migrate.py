@@ -27,16 +27,20 @@ _ATTEMPTS: Final = 10
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 
 
-async def upgrade(database_url: str, *, schema: str = DEFAULT_SCHEMA) -> None:
-    """Run the missing migrations. A table that stays locked for 2 s is tried again, ten times."""
+async def upgrade(database_url: str, *, schema: str = DEFAULT_SCHEMA) -> str | None:
+    """Run the missing migrations; the revision before them, None when there were no tables.
+
+    A table that stays locked for 2 s is tried again, ten times.
+    """
     quoted(schema)
     engine = _engine(database_url)
     try:
-        for attempt in range(1, _ATTEMPTS + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 async with engine.begin() as connection:
-                    await connection.run_sync(_upgrade, schema)
-                return
+                    return await connection.run_sync(_upgrade, schema)
             except Exception as error:
                 if attempt == _ATTEMPTS or _sqlstate(error) != _LOCK_NOT_AVAILABLE:
                     raise
@@ -76,8 +80,9 @@ def run_script(name: str) -> None:
         op.get_bind().exec_driver_sql(statement)
 
 
-def _upgrade(connection: Connection, schema: str) -> None:
+def _upgrade(connection: Connection, schema: str) -> str | None:
     from alembic import command
+    from alembic.runtime.migration import MigrationContext
     from sqlalchemy import text
 
     connection.execute(text("SET LOCAL lock_timeout = '2s'"))
@@ -87,9 +92,12 @@ def _upgrade(connection: Connection, schema: str) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"migrate {schema}"})
     connection.execute(text("SET LOCAL lock_timeout = '2s'"))
     connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+    options = {"version_table": VERSION_TABLE, "version_table_schema": schema}
+    before = MigrationContext.configure(connection, opts=options).get_current_revision()
     config = _config()
     config.attributes.update(connection=connection, schema=schema)
     command.upgrade(config, "head")
+    return before
 
 
 def _config() -> Config:

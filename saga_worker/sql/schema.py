@@ -15,6 +15,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -115,7 +116,7 @@ inbox: Final = Table(
     Column("sequence", BigInteger),  # of a numbered event that is parked
     PrimaryKeyConstraint("id", name="inbox_pkey"),
     UniqueConstraint("dedup", name="inbox_dedup_key"),
-    CheckConstraint("role BETWEEN 0 AND 3", name="inbox_role"),
+    CheckConstraint("role BETWEEN 0 AND 4", name="inbox_role"),
     CheckConstraint("state BETWEEN 0 AND 5", name="inbox_state"),
     CheckConstraint("prio IN (0, 1)", name="inbox_prio"),
     CheckConstraint("(settled_at IS NOT NULL) = (state IN (3, 4))", name="inbox_settled"),
@@ -180,6 +181,37 @@ outbox: Final = Table(
     Column("body", LargeBinary, nullable=False),
     PrimaryKeyConstraint("ref", "seq", name="outbox_pkey"),
     CheckConstraint("owner >= 0 AND seq >= 0 AND attempts >= 0", name="outbox_counts"),
+)
+
+activity: Final = Table(
+    "activity",
+    tables,
+    Column("ref", Uuid, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("undoes", Integer),
+    Column("definition", Text, nullable=False),
+    Column("definition_version", Integer, nullable=False),
+    Column("saga_key", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("uncertain", Boolean, nullable=False, server_default=text("false")),
+    Column("worker_id", Integer),
+    _time("next_at", nullable=False),
+    _time("timeout_at"),
+    Column("timeout_seconds", Double, nullable=False),
+    Column("last_error", Text),
+    Column("input", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("ref", "seq", name="activity_pkey"),
+    CheckConstraint("state IN (0, 1, 3, 4)", name="activity_state"),
+    CheckConstraint("state <> 1 OR (worker_id IS NOT NULL AND timeout_at IS NOT NULL)", name="activity_running"),
+    CheckConstraint(
+        "seq >= 1 AND run >= 1 AND epoch >= 1 AND attempts >= 0 AND timeout_seconds > 0", name="activity_counts"
+    ),
+    Index("activity_ready", "next_at", "ref", "seq", postgresql_where=text("state = 0")),
+    Index("activity_worker", "worker_id", postgresql_where=text("state = 1")),
 )
 
 journal: Final = Table(
@@ -273,3 +305,7 @@ v_dead: Final = _view(
     "id consumer source message_id type saga_key reason error attempts first_failed_at last_failed_at",
 )
 v_audit: Final = _view("v_audit", "at actor action target reason before after")
+v_activity: Final = _view(
+    "v_activity",
+    "activity_id saga_id seq undoes name step state epoch attempts worker next_at timeout_at last_error",
+)

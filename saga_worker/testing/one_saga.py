@@ -13,9 +13,10 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 from saga_worker.saga.changes import JournalRow, SagaChange
+from saga_worker.saga.decide.timer import is_local
 from saga_worker.saga.definition import Saga
-from saga_worker.saga.fold import Limits, fold
-from saga_worker.saga.inputs import Effect, Given, SendCommand
+from saga_worker.saga.fold import Limits, due_local, fold, fold_local
+from saga_worker.saga.inputs import Effect, Given, LocalDone, LocalFailed, SendCommand
 from saga_worker.saga.instance import Instance, dump_progress, load_progress
 from saga_worker.saga.routing import ref_of
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
@@ -67,9 +68,9 @@ class OneSaga:
         return row
 
     def failed_timers(self) -> dict[str, int]:
-        """The timers whose code raised the last time they fired, and how often."""
+        """The timers whose code raised the last time they fired, and how often; local steps are told to fail."""
         timers = self.instance.progress.timers if self.instance is not None else {}
-        return {name: timer.failures for name, timer in timers.items() if timer.failures}
+        return {name: timer.failures for name, timer in timers.items() if timer.failures and not is_local(name)}
 
     def in_state(self, *states: RowState) -> list[InboxRow]:
         return [row for row in self.rows.values() if row.state in states]
@@ -148,6 +149,19 @@ class OneSaga:
         self._save_wake(change, from_timers=from_timers)
         if len(rows) >= PAGE and change.rows:
             change.again = True  # there may be more than was read
+        return change
+
+    def due_local(self) -> tuple[int, int] | None:
+        """Number and epoch of the local step whose turn it is."""
+        return due_local(self.instance, self.now)
+
+    def run_local(self, done: LocalDone | LocalFailed) -> SagaChange:
+        """The transaction of a local step."""
+        assert self.instance is not None
+        given = Given(self.now, self.jitter, SAGA_ID, replies_are_in=self.replies_are_in)
+        change = fold_local(self.saga, self.instance, self._backlog(), given, self.limits, done)
+        self._save(change)
+        self._save_wake(change, from_timers=False)
         return change
 
     def _backlog(self) -> list[InboxRow]:

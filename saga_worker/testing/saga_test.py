@@ -6,15 +6,25 @@ undo) in virtual time and without any server, and hands back what was sent and w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits
-from saga_worker.saga.inputs import PublishEvent, SendCommand
+from saga_worker.saga.inputs import (
+    ACTIVITY_DONE,
+    ACTIVITY_FAILED,
+    ACTIVITY_LOST,
+    LocalDone,
+    LocalFailed,
+    PublishEvent,
+    RunActivity,
+    SendCommand,
+)
 from saga_worker.saga.instance import Fate
 from saga_worker.saga.messages import (
     Command,
@@ -26,6 +36,8 @@ from saga_worker.saga.messages import (
     rejection_models,
     reply_models,
 )
+from saga_worker.saga.own_work import ActivityStep, LocalStep
+from saga_worker.saga.retry import Verdict
 from saga_worker.saga.routing import canonical_key, command_id
 from saga_worker.saga.rows import InboxRow, Role, RowState
 from saga_worker.saga.steps import CommandOf, EmitStep, WaitStep
@@ -44,6 +56,7 @@ class SagaTest(Generic[S]):
         test = SagaTest(checkout)
         test.given(OrderPlaced(order_id="4711", ...)).expect(ScoreOrder(order_id="4711", cents=100))
         test.reply(Cleared()).expect(ReserveStock).reply(StockReserved(reservation="r1"))
+        test.expect_activity(price).result(Quote(cents=100))
         test.expect(ChargeCard).advance(minutes(1))          # no answer: it may have been charged
         test.expect(CancelCharge).reply(Done()).expect(ReleaseStock).reply(Done())
         test.expect_status("compensated").expect_nothing()
@@ -64,6 +77,7 @@ class SagaTest(Generic[S]):
         self._one: OneSaga | None = None
         self._story: list[str] = []
         self._expected: dict[type[Message], int] = {Command: 0, Event: 0}  # how many of each kind were expected
+        self._activities_expected = 0
         self._last: tuple[Role, str, bytes, str | None] | None = None
         self._outcome = "nothing happened yet"
 
@@ -102,6 +116,35 @@ class SagaTest(Generic[S]):
         if fate is Fate.SENT:
             self._fail(f"{sent.type} is still waiting for its answer, so a reply is not late: advance the time first")
         return self._answer(message, sent, reply_models, "reply")
+
+    def result(self, value: BaseModel | None = None, *, of: ActivityStep[Any, Any] | None = None) -> Self:
+        """The last activity (or the last one of the step `of`) returns; an undo returns nothing."""
+        effect = self._activity(of)
+        model = self._activity_step(effect).result_model
+        if effect.undoes is None and not isinstance(value, model):
+            self._fail(f"{effect.step} returns {model.__name__}, not {value!r}")
+        body = value.model_dump_json(by_alias=False).encode() if value is not None else b"{}"
+        return self._end_activity(effect, ACTIVITY_DONE, body, repr(value))
+
+    def fail(
+        self, error: str = "it failed", *, terminal: bool = True, lost: bool = False,
+        of: ActivityStep[Any, Any] | None = None,
+    ) -> Self:  # fmt: skip
+        """The last activity fails for good: it says so, or all its attempts raised, or (`lost`) nobody knows."""
+        effect = self._activity(of)
+        details = {"error": error, "attempts": 1, "is_terminal": terminal and not lost}
+        return self._end_activity(effect, ACTIVITY_LOST if lost else ACTIVITY_FAILED, to_json(details), error)
+
+    def local(self, verdict: Verdict = None, *, change: Callable[[S], object] = lambda state: None) -> Self:
+        """The local step whose turn it is has run: `change` is what it does to the state. Its SQL is not run here."""
+        seq, epoch = self._local_turn()
+        state = self.state
+        change(state)
+        return self._run_local(LocalDone(seq, epoch, state, verdict), "has run")
+
+    def local_fails(self, error: str = "it failed", *, terminal: bool = False) -> Self:
+        """The local step whose turn it is raises, and what it did is rolled back."""
+        return self._run_local(LocalFailed(*self._local_turn(), error, is_terminal=terminal), f"raised {error}")
 
     def again(self) -> Self:
         """The last message arrives once more, as a new message with the same content."""
@@ -190,11 +233,32 @@ class SagaTest(Generic[S]):
         self._expected[kind] += 1
         return self
 
+    def expect_activity(self, step: ActivityStep[Any, Any], *, undo: bool = False) -> Self:
+        """The next activity that was not expected yet is of this step, or is its undo."""
+        found = self._activities()[self._activities_expected :]
+        if not found:
+            self._fail(f"expected the activity {step.id} to run next, but nothing more did")
+        if found[0].step != step.id or (found[0].undoes is not None) is not undo:
+            what = "the undo of " if found[0].undoes is not None else ""
+            self._fail(f"expected {step.id} to run next, but it is {what}{found[0].step}")
+        self._activities_expected += 1
+        return self
+
+    def expect_local(self, step: LocalStep[Any], *, undo: bool = False) -> Self:
+        """It is the turn of this local step, or of its undo."""
+        assert self.one.instance is not None
+        record = self.one.instance.progress.commands[self._local_turn()[0]]
+        if record.step != step.id or (record.undoes is not None) is not undo:
+            self._fail(f"expected the turn of {step.id}, but it is that of {record.step}")
+        return self
+
     def expect_nothing(self) -> Self:
         """Everything that went out was expected."""
         left = [*self._unexpected(Command), *self._unexpected(Event)]
         if left:
             self._fail(f"expected nothing more to go out, but there is {', '.join(map(repr, left))}")
+        if activities := self._activities()[self._activities_expected :]:
+            self._fail(f"expected nothing more to run, but there is {', '.join(a.step for a in activities)}")
         return self
 
     def expect_status(self, status: str, *, reason: str | None = None) -> Self:
@@ -224,6 +288,38 @@ class SagaTest(Generic[S]):
         correlation_id = command_id(self.one.ref, sent.seq)
         said = f"{message!r} to {sent.type}"
         return self._deliver(Role.REPLY, message.wire_type, encode(message), said, correlation_id=correlation_id)
+
+    def _activities(self) -> list[RunActivity]:
+        return [effect for effect in self.one.effects if isinstance(effect, RunActivity)]
+
+    def _activity(self, of: ActivityStep[Any, Any] | None) -> RunActivity:
+        found = next((a for a in reversed(self._activities()) if of is None or a.step == of.id), None)
+        if found is None:
+            self._fail(f"no activity {of.id if of is not None else ''} was run that could end")
+        return found
+
+    def _activity_step(self, effect: RunActivity) -> ActivityStep[Any, Any]:
+        step = self.saga.steps[effect.step]
+        assert isinstance(step, ActivityStep)
+        return step
+
+    def _end_activity(self, effect: RunActivity, outcome: str, body: bytes, said: str) -> Self:
+        correlation_id = command_id(self.one.ref, effect.seq)
+        return self._deliver(
+            Role.ACTIVITY, outcome, body, f"{effect.step}: {said}", correlation_id=correlation_id
+        )  # fmt: skip
+
+    def _local_turn(self) -> tuple[int, int]:
+        due = self.one.due_local()
+        if due is None:
+            self._fail("no local step has its turn")
+        return due
+
+    def _run_local(self, done: LocalDone | LocalFailed, said: str) -> Self:
+        self.one.run_local(done)
+        self.one.drain()
+        self._note(f"the local step {said}")
+        return self
 
     def _deliver(self, role: Role, type_: str, body: bytes, said: str, *, correlation_id: str | None = None) -> Self:
         self._last = (role, type_, body, correlation_id)
@@ -266,6 +362,8 @@ class SagaTest(Generic[S]):
                 model = step.event_model
             case WaitStep():
                 model = step.reminder.model if step.reminder is not None else None
+            case ActivityStep() | LocalStep():
+                model = None
         assert model is not None
         return decode(effect.body, model, effect.type)
 

@@ -8,8 +8,8 @@ import sys
 import saga_worker
 
 NAMES = """
-    Command Compensate Complete DefinitionError Done Event KeyKind Message OnTimeout Rejected Retry Saga Step Undo
-    UndoOf Verdict days hours minutes pivot seconds when
+    ActivityContext ActivityFailed Command Compensate Complete DefinitionError Done Event KeyKind Message OnTimeout
+    Rejected Retry Saga Step TerminalError Undo UndoOf Verdict days hours minutes pivot seconds when
 """
 
 

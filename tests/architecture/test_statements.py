@@ -16,7 +16,7 @@ from saga_worker.sql import statements
 from saga_worker.sql.connection import Connection, Database
 from saga_worker.sql.migrate import upgrade
 
-LARGE = frozenset({"saga", "inbox", "wake", "outbox", "journal", "tombstone"})
+LARGE = frozenset({"saga", "inbox", "wake", "outbox", "journal", "tombstone", "activity"})
 
 # Statement -> the indexes it has to use. No large table may be read whole, by a scan or through an index.
 HOT = {
@@ -46,7 +46,17 @@ HOT = {
         "inbox_held",
         "journal_pkey",
         "wake_pkey",
+        "activity_pkey",
     },
+    "activity_insert": {"activity_pkey"},
+    "activity_claim": {"activity_ready", "activity_pkey"},
+    "activity_finish": {"activity_pkey"},
+    "activity_give_up": {"activity_pkey"},
+    "activity_retry": {"activity_pkey"},
+    "activity_late": {"activity_pkey"},
+    "activity_cancel": {"activity_pkey"},
+    "activity_ended": {"activity_pkey"},
+    "activity_next": {"activity_ready"},
     "retain_tombstones": {"tombstone_purged_at", "inbox_held", "tombstone_pkey"},
     "outbox_append": set(),
     "outbox_foreign": {"outbox_pkey"},
@@ -71,6 +81,7 @@ READ_WHOLE = {
     "outbox_release": {"outbox_pkey"},
     "free_absent": {"inbox_absent"},
     "routes_revision": {"route_rev"},  # its last entry only
+    "activity_next": {"activity_ready"},  # its first entry only
 }
 
 FILL = """
@@ -99,6 +110,9 @@ SELECT saga_id, r, 1, 'event', 'checkout', 'shop', 'm', 1, now(), 0, 0, '{}', '{
 FROM saga_worker.saga CROSS JOIN generate_series(1, 3) AS r;
 INSERT INTO saga_worker.tombstone SELECT gen_random_uuid(), now() - n * interval '1 minute'
 FROM generate_series(1, 20000) AS n;
+INSERT INTO saga_worker.activity
+SELECT ref, 1, 1, NULL, 'checkout', 1, n::text, 'price', n % 2, 1, 1, false, 1, now(), now(), 10, NULL, '{}'
+FROM (SELECT ref, row_number() OVER () AS n FROM saga_worker.saga) AS s;
 INSERT INTO saga_worker.worker (lease_until, definitions, host, pid)
 SELECT now(), '{checkout/1}', 'host', n FROM generate_series(1, 5) AS n;
 ANALYZE;

@@ -15,6 +15,7 @@ import pytest
 
 from saga_worker import __version__
 from saga_worker.admin.cli import cli
+from saga_worker.admin.reasons import REASONS
 from saga_worker.settings import Settings
 from tests.docs.blocks import PAGES, ROOT, blocks, links, words_of_code
 from tests.docs.reason_codes import reason_codes
@@ -107,6 +108,13 @@ def test_every_reason_code_is_explained() -> None:
 
 def test_no_reason_code_is_explained_that_nobody_writes() -> None:
     assert codes_of_the_page() - set(reason_codes()) == set()
+
+
+def test_the_command_line_knows_the_reasons_of_the_page() -> None:
+    section = OPERATIONS[OPERATIONS.index("## Reason codes") : OPERATIONS.index("## Settings")]
+    codes = {code for row in ROLE_OF_A_NAME.findall(section) for code in re.findall(r"`(\w+)`", row)}
+
+    assert sorted(codes) == list(REASONS)
 
 
 def test_json_on_a_page_is_json() -> None:

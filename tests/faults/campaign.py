@@ -50,6 +50,7 @@ SELECT s.name || '/' || s.key FROM saga_worker.v_saga s
 WHERE s.status IN ('running', 'waiting', 'compensating') AND s.attention IS NULL
   AND NOT EXISTS (SELECT FROM saga_worker.v_timer t WHERE t.saga_id = s.saga_id)
   AND NOT EXISTS (SELECT FROM saga_worker.v_outbox o WHERE o.saga_id = s.saga_id)
+  AND NOT EXISTS (SELECT FROM saga_worker.v_activity a WHERE a.saga_id = s.saga_id AND a.state IN ('ready', 'running'))
   AND NOT EXISTS (SELECT FROM saga_worker.v_inbox i WHERE i.saga_id = s.saga_id AND i.state IN ('ready', 'held'))"""
 MOVING: Final = """\
 SELECT (SELECT count(*) FROM saga_worker.v_inbox WHERE state = 'ready') AS ready,
@@ -123,7 +124,7 @@ class Campaign:
             **{
                 name: value
                 for name, value in os.environ.items()
-                if not name.startswith(("SAGA_WORKER_", "CHECKOUT_", "DEAL_", "TALLY_"))
+                if not name.startswith(("SAGA_WORKER_", "CHECKOUT_", "DEAL_", "TALLY_", "ERRAND_"))
             },
             "SAGA_WORKER_DATABASE_URL": place.database_url,
             "SAGA_WORKER_AMQP_URL": place.amqp_url,

@@ -33,7 +33,8 @@ from saga_worker.trial.demo.orders import plan
 from tests.faults.campaign import CHECKOUT, Campaign, Event, Place
 
 TAKEN_OVER: Final = "relay.taken_over"  # is passed only where another worker died before
-GENERAL_ONLY: Final = frozenset({"consumer.before_commit"})  # the fast path commits in the orchestrator
+# The fast path commits in the orchestrator.
+GENERAL_ONLY: Final = frozenset({"consumer.before_commit", "activities.before_commit", "activities.committed"})
 UNDOABLE: Final = ("reserve_stock", "charge_card")
 SETTINGS: Final = {"CHECKOUT_PAYMENT_TIMEOUT_SECONDS": "1.5", "CHECKOUT_REVIEW_TIMEOUT_SECONDS": "2"}
 

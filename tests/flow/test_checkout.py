@@ -45,8 +45,8 @@ async def test_an_order_is_shipped(workers: Workers, wire: Wire, records: Record
     assert charge.data == {"order_id": "4711", "cents": 1999, "card": "tok_1"}
     assert announced.data == {"order_id": "4711", "parcels": ["a"]}
     saga = await records.saga("4711")
-    assert saga is not None and (saga["status"], saga["revision"], saga["attention"]) == ("completed", 5, None)
-    assert [row["state"] for row in await records.rows()] == ["done"] * 5
+    assert saga is not None and (saga["status"], saga["revision"], saga["attention"]) == ("completed", 6, None)
+    assert [row["state"] for row in await records.rows()] == ["done"] * 6
 
 
 async def test_what_goes_out_carries_what_a_participant_needs(workers: Workers, wire: Wire, records: Records) -> None:
@@ -182,7 +182,7 @@ async def test_repeats_of_every_message_change_nothing(
     await wire.publish("order_cancelled", CANCELLED, id="last")  # the queue keeps the order: all the others are in
     await eventually(lambda: has_fate(records, "last", "ignored: saga_finished"))
 
-    assert [row["state"] for row in await records.rows()] == ["done"] * 5 + ["ignored"]
+    assert [row["state"] for row in await records.rows()] == ["done"] * 6 + ["ignored"]
     assert len(wire.heard) == 5
 
 

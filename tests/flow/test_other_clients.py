@@ -1,4 +1,4 @@
-"""Clients that are not ours: pika starts a checkout, and the participant of docs/participants.md answers it."""
+"""Clients that are not ours: pika places an order, and the participant of docs/participants.md answers for it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 
 from definitions.checkout import ReserveStock, StockReserved
 from saga_worker.testing.namespaces import Namespace
+from tests.docs.blocks import ROOT, blocks
 from tests.flow.plain_client import Plain, publish
 from tests.flow.records import Records
 from tests.flow.wire import Wire
@@ -27,6 +28,7 @@ from tests.flow.workers import Workers
 Eventually = Callable[..., Awaitable[Any]]
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "participants.md").read_text(encoding="utf-8")
 ORDER: Final = b'{"order_id": "4711", "lines": {"tea": 2}, "cents": 1999, "card": "tok_1"}'
+README_ORDER: Final = b'{"order_id": "4711", "cents": 1999}'
 
 
 def block(mark: str) -> str:
@@ -54,20 +56,31 @@ def test_the_participant_of_the_page_has_twenty_lines() -> None:
     assert len([line for line in block("python participant").splitlines() if line.strip()]) <= 20
 
 
+@pytest.fixture
+def first_saga(tmp_path: Path) -> Path:
+    """The README's definition, as it stands."""
+    (text,) = [found.text for found in blocks(ROOT / "README.md", "python") if 'Saga("order"' in found.text]
+    (tmp_path / "definitions").mkdir()
+    (tmp_path / "definitions" / "order.py").write_text(text)
+    return tmp_path / "definitions"
+
+
 @pytest.mark.usefixtures("participant")
-async def test_a_plain_client_starts_a_checkout_and_twenty_lines_answer_it_to_the_end(
-    workers: Workers, records: Records, amqp_url: str, namespace: Namespace, eventually: Eventually
+async def test_the_saga_of_the_readme_and_the_participant_of_the_page_end_an_order(
+    workers: Workers, records: Records, amqp_url: str, namespace: Namespace, first_saga: Path, eventually: Eventually
 ) -> None:
-    await workers.start()
-    await asyncio.to_thread(publish, amqp_url, str(namespace), [Plain("o-1", ORDER), Plain("o-1", ORDER)])
+    await workers.start(first_saga)
+    await asyncio.to_thread(
+        publish, amqp_url, str(namespace), [Plain("o-1", README_ORDER), Plain("o-1", README_ORDER)]
+    )  # fmt: skip
 
     async def has_ended() -> bool:
-        return await records.status("4711") == "completed"
+        return await records.status("4711", "order") == "completed"
 
     await eventually(has_ended, deadline=30)
-    saga = await records.saga("4711")
-    assert saga is not None and json.loads(saga["state"])["parcels"] == ["box 1"]
-    assert [row["state"] for row in await records.rows()] == ["done"] * 5
+    saga = await records.saga("4711", "order")
+    assert saga is not None and json.loads(saga["state"])["reservation"] == "shelf 7"
+    assert [row["state"] for row in await records.rows()] == ["done"] * 3
 
 
 async def test_the_command_and_the_reply_of_the_page_are_what_is_on_the_wire(workers: Workers, wire: Wire) -> None:

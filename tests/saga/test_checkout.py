@@ -19,6 +19,7 @@ from definitions.checkout import (
     OrderPlaced,
     OrderShipped,
     OutOfStock,
+    Quote,
     ReleaseStock,
     ReserveStock,
     ReviewOverdue,
@@ -28,6 +29,7 @@ from definitions.checkout import (
     StockReserved,
     Suspicious,
     checkout,
+    price,
 )
 from saga_worker import Done, minutes
 from saga_worker.testing import SagaTest
@@ -35,6 +37,7 @@ from saga_worker.testing import SagaTest
 PLACED = OrderPlaced(order_id="4711", lines={"tea": 2}, cents=1999, card="tok_1")
 RESERVED = StockReserved(reservation="shelf 7")
 CHARGED = Charged(payment="p-1")
+QUOTE = Quote(cents=1999)
 RELEASED = ReleaseStock(order_id="4711", reservation="shelf 7")
 
 
@@ -43,7 +46,9 @@ def order() -> SagaTest[Checkout]:
 
 
 def reserved_order() -> SagaTest[Checkout]:
-    return order().expect(ScoreOrder).reply(Cleared()).expect(ReserveStock).reply(RESERVED)
+    """Its goods are kept, and its price is known."""
+    told = order().expect(ScoreOrder).reply(Cleared()).expect(ReserveStock).reply(RESERVED)
+    return told.expect_activity(price).result(QUOTE)
 
 
 def reviewed_order() -> SagaTest[Checkout]:
@@ -58,7 +63,7 @@ def shipping_order() -> SagaTest[Checkout]:
 
 def test_an_order_that_nobody_objects_to_is_shipped() -> None:
     told = order().expect(ScoreOrder(order_id="4711", cents=1999)).reply(Cleared())
-    told.expect(ReserveStock(order_id="4711", lines={"tea": 2})).reply(RESERVED)
+    told.expect(ReserveStock(order_id="4711", lines={"tea": 2})).reply(RESERVED).expect_activity(price).result(QUOTE)
     told.expect(ChargeCard(order_id="4711", cents=1999, card="tok_1")).reply(CHARGED)
     told.expect(ShipOrder(order_id="4711", reservation="shelf 7")).reply(Shipped(parcels=["a", "b"]))
 
@@ -94,7 +99,7 @@ def test_an_order_in_a_foreign_currency_is_charged_in_euro() -> None:
 def test_a_suspicious_order_goes_on_when_the_reviewer_clears_it() -> None:
     told = reviewed_order().given(FraudReviewed(order_id="4711", fraud=False, reviewer="ann"))
 
-    told.expect(ChargeCard).reply(CHARGED).expect(ShipOrder)
+    told.expect_activity(price).result(QUOTE).expect(ChargeCard).reply(CHARGED).expect(ShipOrder)
 
 
 def test_a_suspicious_order_is_taken_back_when_the_reviewer_finds_fraud() -> None:
@@ -117,7 +122,7 @@ def test_a_review_that_comes_before_its_time_is_kept_for_it() -> None:
     told.expect_outcome("parked: not_expected_yet")
     told.expect(ScoreOrder).reply(Suspicious(case="c-1")).expect(ReserveStock).reply(RESERVED)
 
-    told.expect(ChargeCard).expect_status("running")
+    told.expect_activity(price).result(QUOTE).expect(ChargeCard).expect_status("running")
 
 
 def test_a_review_of_an_order_that_needs_none_is_ignored() -> None:

@@ -15,11 +15,13 @@ from definitions.checkout import (
     Cleared,
     OrderCancelled,
     OrderPlaced,
+    Quote,
     ReleaseStock,
     ReserveStock,
     ScoreOrder,
     StockReserved,
     checkout,
+    price,
 )
 from saga_worker import Done, Event, minutes
 from saga_worker.testing import SagaTest
@@ -42,6 +44,7 @@ def test_the_story_of_the_docstring() -> None:
     test = SagaTest(checkout)
     test.given(PLACED).expect(ScoreOrder(order_id="4711", cents=100))
     test.reply(Cleared()).expect(ReserveStock).reply(StockReserved(reservation="r1"))
+    test.expect_activity(price).result(Quote(cents=100))
     test.expect(ChargeCard).advance(minutes(1))
     test.expect(CancelCharge).reply(Done()).expect(ReleaseStock).reply(Done())
     test.expect_status("compensated").expect_nothing()

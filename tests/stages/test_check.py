@@ -170,7 +170,7 @@ def test_a_ready_row_that_nobody_applies_for_a_minute_breaks_i8_and_is_named(
     [
         pytest.param("SELECT 1", id="its saga has moved within the minute"),
         pytest.param(
-            f"{SAGA_AGED}; UPDATE saga_worker.inbox SET next_at = now() + interval '1 hour' WHERE message_id = 'unread'",
+            f"{SAGA_AGED}; UPDATE saga_worker.inbox SET next_at = now() + interval '1 h' WHERE message_id = 'unread'",
             id="it is in back-off",
         ),
         pytest.param(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import click
 import pytest
 
 from saga_worker.admin.cli import COMMANDS, cli
+from saga_worker.sql import migrate
 from tests.stages.command_line import Run
+from tests.stages.operator_rows import add_row, on
 
 CANARY = "cAnArY-paSs"
 HEAVY = (
@@ -70,6 +74,7 @@ def test_help_imports_no_driver(path: tuple[str, ...]) -> None:
         ["inbox", "show", "1; DROP TABLE inbox"],
         ["inbox", "replay"],
         ["inbox", "replay", "1", "--all"],
+        ["inbox", "replay", "1", "--reason", "bad_key"],
         ["inbox", "replay", "99999999999999999999"],
         ["saga", "show", "not-a-uuid"],
         ["saga", "retry"],
@@ -213,6 +218,78 @@ def test_an_unexpected_error_shows_no_password(run: Run, database: str, monkeypa
     assert ran.code == 1
     assert "RuntimeError: could not parse" in ran.err
     assert CANARY not in ran.err
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["db", "upgrade"], ["inbox", "list"]], ids=" ".join)
+def test_an_option_that_postgresql_does_not_know_is_named(
+    run: Run, database: str, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("SAGA_WORKER_DATABASE_URL", database + "?foo=bar")
+
+    ran = run(*arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "does not know foo, an option in the query of this URL" in ran.err
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+def test_a_worker_names_the_server_that_fails(
+    run: Run, database: str, amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGA_WORKER_DATABASE_URL", database + "_and_no_more")
+    monkeypatch.setenv("SAGA_WORKER_AMQP_URL", amqp_url)
+
+    ran = run("run", "--definitions", "definitions/checkout.py")
+
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith("Error: PostgreSQL at ")
+    assert "no such database" in ran.err.splitlines()[-1]
+
+
+def test_a_question_ends_a_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGA_WORKER_DATABASE_URL", "postgresql://app@127.0.0.1:1/x")
+
+    assert run("check").err.endswith("is the port right?\n")
+
+
+def test_a_reader_that_leaves_ends_a_command_quietly(database_url: str) -> None:
+    async def fill(connection: asyncpg.Connection) -> None:
+        for number in range(50):
+            await add_row(connection, message_id=f"{number}-" + "x" * 200, key="4711")
+
+    on(database_url, fill)
+    command = [sys.executable, "-m", "saga_worker", "inbox", "list", "--limit", "1000"]
+    environment = os.environ | {"SAGA_WORKER_DATABASE_URL": database_url}
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment, timeout=30, check=False)
+    os.close(write)
+
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_command_prints_no_bare_log_lines(namespace: str) -> None:
+    program = (
+        "import saga_worker.admin.sender as sender; sender.CONNECT_SECONDS = 0.5;"
+        " from saga_worker.admin.cli import main; raise SystemExit(main())"
+    )
+    servers = {"SAGA_WORKER_AMQP_URL": "amqp://guest@127.0.0.1:1/", "SAGA_WORKER_NAMESPACE": namespace}
+    command = [sys.executable, "-c", program, "publish", "order_placed", "{}"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | servers, timeout=30, check=False
+    )  # fmt: skip
+
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.partition(":")[0]) == (1, "Error")
+
+
+def test_upgrade_says_what_it_did(run: Run, empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGA_WORKER_DATABASE_URL", empty_database_url)
+
+    created, again = run("db", "upgrade"), run("db", "upgrade")
+
+    assert f"result: created at {migrate.head()}" in created.out
+    assert f"result: up to date at {migrate.head()}" in again.out
 
 
 def test_upgrade_makes_the_tables_and_changes_nothing_the_second_time(

@@ -51,6 +51,24 @@ def test_messages_are_listed_by_filter_newest_first(
     assert [document["message_id"] for document in ran.documents] == ids
 
 
+def test_a_reason_that_nothing_writes_is_warned_of(run: Run, database: str) -> None:
+    on(database, _messages)
+
+    wrong = run("inbox", "list", "--reason", "handler_eror")
+    replay = run("inbox", "replay", "--reason", "handler_eror", "--dry-run")
+    empty = run("inbox", "list", "--reason", "bad_key")
+    foreign = run("inbox", "list", "--reason", "no_saga")
+
+    assert (wrong.code, replay.code) == (0, 0)
+    assert "handler_eror is no reason" in wrong.err and "handler_error" in wrong.err
+    assert "handler_eror is no reason" in replay.err
+    assert (empty.err, foreign.err) == ("", "")
+
+
+def test_ids_and_filters_exclude_each_other(run: Run) -> None:
+    assert "exclude each other" in run("inbox", "replay", "155", "--reason", "bad_key").err
+
+
 def test_a_listing_cannot_act_on_the_terminal(run: Run, database: str) -> None:
     on(database, _messages)
 

@@ -117,6 +117,24 @@ def test_retry_waits_until_a_worker_has_applied_it(
     assert ran.documents == [{"asked": 1, "applied": 0, "waiting": 0, **({reason: 1} if reason else {"applied": 1})}]
 
 
+def test_a_retry_that_no_worker_applies_says_so_and_what_to_do(
+    run: Run, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saga_worker.admin.saga_commands.RETRY_SECONDS", 0.2)
+    on(database, _sagas)
+    execute(
+        database,
+        "INSERT INTO saga_worker.worker (lease_until, definitions, host, pid)"
+        " VALUES (now() + interval '1 hour', '{}', 'h', 1)",
+    )
+
+    ran = run("saga", "retry", "checkout/4712")
+
+    assert ran.code == 1
+    assert "No worker has applied 1 of the requests" in ran.err
+    assert "do not ask again" in ran.err and "restart them" in ran.err
+
+
 def _settle_operator_row(database: str, state: int, reason: str | None) -> None:
     """What a worker does with the row, as far as the command line can see."""
 

@@ -58,6 +58,15 @@ def test_every_spelling_of_a_database_scheme_becomes_one(scheme: str) -> None:
         ("SCHEMA", "pg_catalog"),
         ("NAMESPACE", "a b"),
         ("NAMESPACE", "amq.x"),
+        ("DEFINITIONS", ""),
+        ("DEFINITIONS", "  "),
+        ("LEASE_SECONDS", "inf"),
+        ("LEASE_SECONDS", "1e9"),
+        ("POLL_SECONDS", "nan"),
+        ("POLL_SECONDS", "1e9"),
+        ("GRACE_SECONDS", "inf"),
+        ("PARKING_SECONDS", "inf"),
+        ("MAX_ATTEMPTS", "40000"),
         ("POOL_SIZE", "-3"),
         ("BATCH_SIZE", "many"),
         ("LEASE_SECONDS", "0"),
@@ -77,6 +86,30 @@ def test_a_wrong_value_names_its_variable_and_shows_no_secret(
     assert f"SAGA_WORKER_{variable}" in str(caught.value)
     assert CANARY not in str(caught.value)
     assert caught.value.__context__ is None  # no ValidationError hangs on it, with its input
+
+
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "AMQP_URL"])
+@pytest.mark.parametrize("password", ["{}#b", "{}/b", "{}?b", "12#{}", "12/{}", "12?{}", "{}?a=b"])
+def test_a_password_that_has_to_be_encoded_is_told_how(
+    monkeypatch: pytest.MonkeyPatch, variable: str, password: str
+) -> None:
+    scheme = "postgresql" if variable == "DATABASE_URL" else "amqp"
+    monkeypatch.setenv(f"SAGA_WORKER_{variable}", f"{scheme}://u:{password.format(CANARY)}@host/x")
+
+    with pytest.raises(ConfigurationError, match="percent-encode") as caught:
+        Settings()
+
+    assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://db/x?user=a@b", "postgresql://u:a%23b%2F@db/x", "postgresql://u@db/a@b"])
+def test_an_at_sign_elsewhere_is_no_password(url: str) -> None:
+    assert Settings(database_url=url).database_url.get_secret_value() == url
+
+
+def test_no_sentence_ends_twice() -> None:
+    with pytest.raises(ConfigurationError, match=r"not start with 'amq\.'\.$"):
+        Settings(namespace="amq.x")
 
 
 def test_several_hosts_are_a_url() -> None:

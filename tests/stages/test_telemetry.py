@@ -70,6 +70,16 @@ def test_a_json_line_has_event_level_time_and_fields(configure: Configure) -> No
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_several_names_are_words_with_commas(configure: Configure, format_: str) -> None:
+    stream = configure(format_)
+
+    logging.getLogger("saga_worker.x").info("x", extra={"roles": ["advance", "relay"]})
+
+    assert "advance, relay" in stream.getvalue()
+    assert "['" not in stream.getvalue()
+
+
 def test_a_long_text_is_cut(configure: Configure) -> None:
     stream = configure("json")
 

@@ -20,10 +20,12 @@ from good import (
     booking,
     hold,
     passport,
+    price,
 )
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from saga_worker import Saga, Verdict, days, minutes, pivot, when
+from saga_worker import ActivityContext, Saga, Undo, Verdict, days, minutes, pivot, when
 
 
 class Parcel(BaseModel):
@@ -93,6 +95,37 @@ def begin_by_message(event: HotelFull) -> Trip:
 @passport.every(days(1), times=2)  # error: a reminder is an event
 def remind(trip: Trip) -> HoldRoom:
     return HoldRoom(trip=trip.trip, nights=1)
+
+
+@price.result  # error: another result
+def wrong_result(trip: Trip, fare: SeatBooked) -> None: ...
+
+
+@price.failed  # error: the reason is no text
+def wrong_failure(trip: Trip, why: str) -> None: ...
+
+
+@price.undo  # error: an undo is awaited
+def wrong_activity_undo(trip: Trip, ctx: ActivityContext) -> None: ...
+
+
+@booking.activity(timeout=minutes(1))  # error: another state
+async def wrong_activity_state(parcel: Parcel, ctx: ActivityContext) -> Parcel:
+    return parcel
+
+
+@booking.activity(timeout=minutes(1))  # error: a result is a model
+async def wrong_activity_result(trip: Trip, ctx: ActivityContext) -> int:
+    return 1
+
+
+@booking.local(undo=Undo.NONE)  # error: another state
+async def wrong_local_state(parcel: Parcel, session: AsyncSession) -> None: ...
+
+
+@booking.local(undo=Undo.NONE)  # error: a verdict is no text
+async def wrong_local_verdict(trip: Trip, session: AsyncSession) -> str:
+    return ""
 
 
 booking.flow(hold, parcel_step)  # error: a step of another saga

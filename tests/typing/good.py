@@ -5,8 +5,11 @@ from __future__ import annotations
 from uuid import UUID
 
 from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from saga_worker import (
+    ActivityContext,
+    ActivityFailed,
     Command,
     Compensate,
     Complete,
@@ -17,6 +20,7 @@ from saga_worker import (
     Retry,
     Saga,
     Step,
+    TerminalError,
     Undo,
     UndoOf,
     Verdict,
@@ -185,6 +189,45 @@ def remind(trip: Trip) -> PassportMissing:
     return PassportMissing(trip=trip.trip)
 
 
+class Fare(BaseModel):
+    cents: int
+
+
+@booking.activity(timeout=seconds(10), retry=Retry.exponential(5), undo=Undo.HYBRID, terminal=(ValueError,))
+async def price(trip: Trip, ctx: ActivityContext) -> Fare:
+    if ctx.attempt > 3:
+        raise TerminalError(f"{ctx.idempotency_key} of {ctx.saga_key} until {ctx.deadline}", may_have_worked=True)
+    return Fare(cents=trip.nights)
+
+
+@price.result
+def priced(trip: Trip, fare: Fare) -> Verdict:
+    return Compensate("too dear") if fare.cents > 100 else None
+
+
+@price.failed
+def not_priced(trip: Trip, why: ActivityFailed) -> Verdict:
+    return None if why.is_terminal else Compensate(why.error)
+
+
+@price.undo
+async def forget_price(trip: Trip, ctx: ActivityContext) -> None: ...
+
+
+@booking.local
+async def count(trip: Trip, session: AsyncSession) -> None:
+    trip.nights += 1
+
+
+@count.undo
+async def count_back(trip: Trip, session: AsyncSession) -> None: ...
+
+
+@booking.local(retry=Retry.none(), undo=Undo.NONE, name="note")
+async def write_down(trip: Trip, session: AsyncSession) -> Verdict:
+    return Compensate("no")
+
+
 @booking.command("tickets", timeout=hours(1), retry=Retry.none(), undo=Undo.NONE)
 def send(trip: Trip) -> SendTickets:
     return SendTickets(trip=trip.trip)
@@ -208,6 +251,9 @@ last: Step[Trip] = announce
 
 booking.flow(
     hold,
+    price,
+    count,
+    write_down,
     when(lambda trip: trip.nights > 0, book, when(is_waiting, passport), otherwise=announce_again),
     pivot(send),
     last,

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from saga_worker.saga.decide import event, forward, operator, reply, timer, undo
+from saga_worker.saga.decide import event, forward, local, operator, reply, result, timer, undo
 from saga_worker.saga.decide.next import (
     Begin,
     Finish,
@@ -29,12 +29,15 @@ from saga_worker.saga.definition import Saga
 from saga_worker.saga.draft import Draft
 from saga_worker.saga.errors import IllegalTransition, PoisonMessage
 from saga_worker.saga.inputs import (
+    ActivityResult,
     Applied,
     Decision,
     EventArrived,
     Given,
     Ignored,
     Input,
+    LocalDone,
+    LocalFailed,
     OperatorCommand,
     Parked,
     Postponed,
@@ -63,9 +66,8 @@ def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given
         return Decision(instance, (), Refused(poison.reason, poison.error))
     except IllegalTransition:
         raise  # ours: roll back and be loud
-    except (
-        BaseException
-    ) as error:  # the author's code is no task: its SystemExit or CancelledError ends nothing of ours
+    except BaseException as error:
+        # The author's code is no task of ours: its SystemExit or CancelledError has nobody else to end.
         if isinstance(error, AssertionError) and _is_ours(error):
             raise
         return Decision(instance, (), Raised(describe_error(error)))
@@ -77,6 +79,10 @@ def _read(draft: Draft, given_input: Input) -> Next:
             return event.apply(draft, given_input)
         case ReplyArrived():
             return reply.apply(draft, given_input)
+        case ActivityResult():
+            return result.apply(draft, given_input)
+        case LocalDone() | LocalFailed():
+            return local.apply(draft, given_input)
         case TimerFired():
             return timer.apply(draft, given_input)
         case OperatorCommand():
@@ -101,7 +107,9 @@ def _decide_new(saga: Saga[Any], given_input: Input, given: Given) -> Decision:
             return _carry_out(draft, Begin())
         case ReplyArrived():
             raise PoisonMessage("unknown_command", "The reply names a saga that does not exist.")
-        case OperatorCommand() | TimerFired():
+        case ActivityResult():
+            raise PoisonMessage("unknown_activity", "The result names a saga that does not exist.")
+        case OperatorCommand() | TimerFired() | LocalDone() | LocalFailed():
             return Decision(None, (), Ignored("unknown_saga"))
         case _:
             assert_never(given_input)

@@ -8,6 +8,7 @@ from saga_worker.saga import flow
 from saga_worker.saga.draft import (
     DEADLINE,
     EVERY,
+    LOCAL_FAILED,
     NO_ANSWER,
     REJECTED_AFTER_PIVOT,
     WAIT,
@@ -15,6 +16,7 @@ from saga_worker.saga.draft import (
     Draft,
 )
 from saga_worker.saga.instance import CommandKind
+from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.steps import CommandOf, EmitStep, WaitStep
 from saga_worker.saga.transitions import Status
 
@@ -31,7 +33,7 @@ def leave(draft: Draft, step_id: str) -> None:
     del draft.active[step_id]
     draft.disarm(f"{WAIT}:{step_id}")
     draft.disarm(f"{EVERY}:{step_id}")
-    draft.lift(step_id, NO_ANSWER, REJECTED_AFTER_PIVOT, WAIT_EXPIRED)
+    draft.lift(step_id, NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED)
     _open(draft, _after(draft, step_id))
 
 
@@ -72,6 +74,9 @@ def _open_one(draft: Draft, step_id: str) -> tuple[str, ...]:
         case CommandOf():
             message = step.make(draft.state)
             draft.active[step_id] = draft.send(step, message, kind=CommandKind.FORWARD, timeout=step.timeout)
+            return ()
+        case ActivityStep() | LocalStep():
+            draft.active[step_id] = draft.work(step)
             return ()
         case WaitStep():
             draft.active[step_id] = None

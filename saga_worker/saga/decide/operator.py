@@ -13,6 +13,7 @@ from saga_worker.saga.draft import (
     CANNOT_COMPENSATE,
     DEADLINE,
     DEADLINE_PASSED,
+    LOCAL_FAILED,
     NO_ANSWER,
     REJECTED_AFTER_PIVOT,
     UNDELIVERABLE,
@@ -81,14 +82,14 @@ def _retry(draft: Draft) -> Next:
 
 
 def _ask_silent(draft: Draft) -> bool:
-    """Send again, as they are, the commands for which no time-out is armed any more."""
+    """Send again, as they are, the commands for which no time-out is armed any more; run own work again."""
     silent = [
         record
         for record in list(draft.commands.values())
-        if record.fate is Fate.SENT and draft.is_awaited(record) and not draft.has_timer(record)
+        if record.fate is Fate.SENT and draft.is_awaited(record) and not draft.is_under_way(record)
     ]
     for record in silent:
-        draft.lift(record.step, NO_ANSWER if record.kind is CommandKind.FORWARD else UNDO_FAILED)
+        draft.lift(record.step, *((NO_ANSWER, LOCAL_FAILED) if record.kind is CommandKind.FORWARD else (UNDO_FAILED,)))
         draft.resend(record)
     return bool(silent)
 

@@ -10,6 +10,7 @@ from saga_worker.saga.decide.next import Leave, Next, OpenAgain, Proceed, Stay, 
 from saga_worker.saga.draft import (
     DEADLINE_PASSED,
     EVERY,
+    LOCAL,
     NO_ANSWER,
     RESEND,
     TIMEOUT,
@@ -58,13 +59,18 @@ def is_reply_timeout(name: str) -> bool:
     return name.startswith(f"{TIMEOUT}:")
 
 
+def is_local(name: str) -> bool:
+    """Whether this timer is the turn of a local step, which only the shell can run."""
+    return name.startswith(f"{LOCAL}:")
+
+
 def _no_answer(draft: Draft, seq: int, timer: Timer) -> Next:
     record = draft.commands[seq]
     if seq in draft.given.unsent:
         # The same timer, only later: no step arms it, so it keeps the epoch that the journal knows.
         draft.timers[f"{TIMEOUT}:{seq}"] = replace(timer, due_at=draft.given.now + draft.timeout_of(record))
         return Postponed()
-    step = draft.step(record)
+    step = draft.command_step(record)
     retry = step.retry if record.kind is CommandKind.FORWARD else step.undo_retry
     delay = retry.delay(record.attempts, draft.given.jitter)
     match then := draft.answer(record, Answer.EXHAUSTED if delay is None else Answer.SILENCE):

@@ -6,9 +6,9 @@ An undo that has run out of tries stays on the attention list; the older ones go
 
 from __future__ import annotations
 
-from saga_worker.saga.commands import Answer
-from saga_worker.saga.draft import AFRESH, UNDO_AGAIN, WATCH, Draft, is_undone_at_once
+from saga_worker.saga.draft import AFRESH, UNDO_AGAIN, Draft
 from saga_worker.saga.instance import CommandKind, CommandRecord
+from saga_worker.saga.steps import CommandOf
 from saga_worker.saga.transitions import Status
 
 
@@ -16,10 +16,7 @@ def begin(draft: Draft, reason: str) -> None:
     """Leave the flow. Whatever is in flight becomes unknown; strict steps go on watch."""
     draft.leave_flow()
     for record in draft.in_flight(CommandKind.FORWARD):
-        draft.answer(record, Answer.ABANDONED)
-        step = draft.step(record)
-        if step.make_undo is not None and not is_undone_at_once(step):
-            draft.arm(f"{WATCH}:{record.seq}", draft.given.watch)
+        draft.abandon(record)
     draft.reason = reason
     proceed(draft)
 
@@ -42,10 +39,13 @@ def proceed(draft: Draft) -> None:
 def take_back(draft: Draft, record: CommandRecord) -> None:
     """Send an undo of `record` under a new id."""
     step = draft.step(record)
-    assert step.make_undo is not None
     draft.disarm(f"{UNDO_AGAIN}:{record.seq}")
     if draft.undo_failures.get(record.seq) == AFRESH:
         del draft.undo_failures[record.seq]
+    if not isinstance(step, CommandOf):
+        draft.work(step, undoes=record.seq)
+        return
+    assert step.make_undo is not None
     message = step.make_undo(draft.state)
     draft.send(step, message, kind=CommandKind.UNDO, timeout=step.undo_timeout, undoes=record.seq)
 
@@ -59,4 +59,4 @@ def _is_trying(draft: Draft) -> bool:
     """An undo waits for its answer or for its next try. One that waits for an operator does not count."""
     if any(name.startswith(f"{UNDO_AGAIN}:") for name in draft.timers):
         return True
-    return any(draft.has_timer(record) for record in draft.in_flight(CommandKind.UNDO))
+    return any(draft.is_under_way(record) for record in draft.in_flight(CommandKind.UNDO))

@@ -1,0 +1,366 @@
+"""Runs activities: attempts come with the commit that wants them or from the claim → outcomes → one transaction → pool.
+
+Takes the steps' functions and attempts under an epoch; guarantees that at most so many run at a time as the settings
+and the steps say, that an outcome counts only while the attempt is this worker's, and that outcomes are committed in
+groups. No transaction is open while an attempt runs. Hands the sagas concerned to the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from saga_worker import activity_rows, inbox
+from saga_worker.activity_rows import Attempt, Ended, Key, Written
+from saga_worker.faults import fault_point
+from saga_worker.orchestrator import Advanced, TakenIn
+from saga_worker.saga.decide import describe_error
+from saga_worker.saga.errors import LeaseLost
+from saga_worker.saga.own_work import ActivityStep
+from saga_worker.saga.registry import Registry
+from saga_worker.saga.routing import command_id
+from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
+from saga_worker.telemetry import Event, Field, metrics
+
+log = logging.getLogger(__name__)
+
+GROUP: Final = 200  # outcomes in one transaction
+LONGEST_DELAY_SECONDS: Final = 2.0
+
+TakeResults = Callable[[Sequence[Ended]], Awaitable[TakenIn]]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an attempt knows about itself."""
+
+    idempotency_key: str
+    attempt: int
+    saga_key: str
+    deadline: datetime
+
+
+@dataclass(slots=True)
+class _Running:
+    attempt: Attempt
+    task: asyncio.Task[None]
+    was_stopped: bool = False  # the worker ends, or has lost its lease: somebody else begins anew
+
+
+class Activities:
+    """The stage that runs attempts; its slots are taken by `orchestrator` and by its own claim."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        *,
+        worker_id: Callable[[], int],
+        concurrency: int = 100,
+        poll_seconds: float = 1.0,
+        on_stored: Callable[[Sequence[UUID]], None] = lambda refs: None,
+        take_results: TakeResults | None = None,
+        on_taken_in: Callable[[Advanced], None] = lambda advanced: None,
+        reread: Callable[[], None] = lambda: None,
+    ) -> None:
+        """With `take_results` (the fast path) results are applied by the transaction that ends their activities."""
+        self._database = database
+        self._registry = registry
+        self._versions = [f"{name}/{version}" for name, version in registry.versions()]
+        self._worker_id = worker_id
+        self._concurrency = concurrency
+        self._poll_seconds = poll_seconds
+        self._on_stored = on_stored
+        self._take_results = take_results
+        self._on_taken_in = on_taken_in
+        self._reread = reread
+        self._bounds = dict(_bounds(registry))
+        self._taken: Counter[str] = Counter()  # slots by "definition/step", running or about to
+        self._running: dict[Key, _Running] = {}
+        self._ended: list[Ended] = []
+        self._has_ended = asyncio.Event()
+        self._awake = asyncio.Event()
+        self._is_full = False  # the last claim may have left some for want of slots
+        self._stopping = False
+        self._is_over = False  # nothing more will end
+        self.tasks: list[asyncio.Task[None]] = []
+
+    # -- slots ----------------------------------------------------------------------------------------------------
+
+    def take(self, definition: str, step: str) -> bool:
+        """A slot for one attempt of this step, if there is one."""
+        name = f"{definition}/{step}"
+        if self._stopping or self._free(name) <= 0:
+            self._is_full = True
+            return False
+        self._taken[name] += 1
+        return True
+
+    def give_back(self, slots: Sequence[tuple[str, str]]) -> None:
+        self._taken.subtract(f"{definition}/{step}" for definition, step in slots)
+        if self._is_full:
+            self.look()
+
+    def _free(self, name: str | None = None) -> int:
+        free = self._concurrency - self._taken.total()
+        bound = self._bounds.get(name) if name is not None else None
+        return free if bound is None else min(free, bound - self._taken[name or ""])
+
+    # -- the life of the stage --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.tasks = [
+            asyncio.create_task(self._claim_for_ever(), name="activities claim"),
+            asyncio.create_task(self._settle_for_ever(), name="activities settle"),
+        ]
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Begin nothing more; what still runs after the grace is stopped, and given back for others to begin anew."""
+        self._stopping = True
+        self.look()
+        tasks = [running.task for running in self._running.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_seconds)
+        await self._stop_running()
+        self._is_over = True
+        self._has_ended.set()
+        await asyncio.gather(*self.tasks)
+
+    def drop(self) -> None:
+        """The lease is lost: others begin anew what runs here."""
+        for running in self._running.values():
+            running.was_stopped = True
+            running.task.cancel()
+
+    async def _stop_running(self) -> None:
+        tasks = [running.task for running in self._running.values()]
+        self.drop()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LONGEST_DELAY_SECONDS)  # one that swallows the cancel is left behind
+
+    def look(self) -> None:
+        """Some activity may be ready."""
+        self._awake.set()
+
+    # -- attempts ---------------------------------------------------------------------------------------------------
+
+    def hand_over(self, written: Written, slots: Sequence[tuple[str, str]]) -> None:
+        """After the commit: what it started begins, what it cancelled ends."""
+        self.give_back(slots)
+        for attempt in written.started:
+            self._begin(attempt)
+        for key in written.cancelled:
+            if key in self._running:
+                self._running[key].task.cancel()
+        if written.waiting:
+            self.look()
+
+    def _begin(self, attempt: Attempt) -> None:
+        self._taken[f"{attempt.definition}/{attempt.step}"] += 1
+        task = asyncio.create_task(self._run(attempt), name=f"activity {attempt.step}")
+        self._running[attempt.key] = _Running(attempt, task)
+
+    async def _run(self, attempt: Attempt) -> None:
+        fault_point("activities.begun")
+        try:
+            ended = await self._attempt(attempt)
+        except asyncio.CancelledError:
+            running = self._running.get(attempt.key)
+            was_stopped = running is not None and running.attempt is attempt and running.was_stopped
+            ended = Ended(attempt, error="it was stopped", is_uncertain=True, rest=0.0, was_stopped=was_stopped)
+            if not was_stopped:  # by its saga, then this has no effect; or by itself, then it counts as any other
+                ended = after_loss(self._registry, attempt, "it was cancelled") or ended
+        if (known := self._running.get(attempt.key)) is not None and known.attempt is attempt:
+            del self._running[attempt.key]
+        self.give_back([(attempt.definition, attempt.step)])
+        self._ended.append(ended)
+        self._has_ended.set()
+
+    async def _attempt(self, attempt: Attempt) -> Ended:
+        """One call of the author's function. What it raises is told by class and line, not logged with values."""
+        saga = self._registry.find(attempt.definition, attempt.version)
+        step = saga.steps.get(attempt.step) if saga is not None else None
+        if saga is None or not isinstance(step, ActivityStep):
+            return Ended(attempt, error=f"no activity {attempt.step} is loaded here", is_uncertain=True, rest=5.0)
+        is_undo = attempt.undoes is not None
+        timeout = asyncio.timeout((step.undo_timeout if is_undo else step.timeout).total_seconds())
+        try:
+            state = saga.state_model.model_validate_json(attempt.input, by_name=True, by_alias=False)
+            async with timeout:
+                value = await _call(step, state, _context(attempt), is_undo=is_undo)
+        except step.terminal as error:
+            may_have_worked = bool(getattr(error, "may_have_worked", False))
+            words = getattr(error, "reason", None) or describe_error(error)
+            return Ended(attempt, error=words, is_terminal=True, is_uncertain=may_have_worked)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the author's: they end nothing of ours
+            timed_out = isinstance(error, TimeoutError) and timeout.expired()
+            words = f"no result within {timeout_of(step, is_undo)}" if timed_out else describe_error(error)
+            return Ended(attempt, error=words, is_uncertain=timed_out, rest=_rest(step, attempt))
+        return Ended(attempt, value=value)
+
+    # -- outcomes -------------------------------------------------------------------------------------------------
+
+    async def _settle_for_ever(self) -> None:
+        while not (self._is_over and not self._ended):
+            await self._has_ended.wait()
+            self._has_ended.clear()
+            while self._ended:
+                group, self._ended = self._ended[:GROUP], self._ended[GROUP:]
+                await self._settle(group)
+
+    async def _settle(self, group: Sequence[Ended]) -> None:
+        """Write a group, however long the database is away; what cannot be written is left to its time-out."""
+        failures, is_fast = 0, self._take_results is not None
+        while True:
+            try:
+                await (self._take(group) if is_fast else self._store(group))
+                return
+            except (LeaseLost, UnknownCommit) as error:
+                is_fast = False  # what was written, if anything, is not there to be written again
+                if isinstance(error, UnknownCommit):
+                    self._reread()
+            except Exception as error:
+                if not is_transient(error):
+                    if is_fast:
+                        is_fast = False  # a write of some saga is refused: the pool finds out which
+                        continue
+                    log.exception(Event.STAGE_FAILED, extra={Field.STAGE: "activities", Field.ERROR: describe(error)})
+                    if len(group) > 1:
+                        for ended in group:
+                            await self._settle([ended])
+                    return
+                failures += 1
+                if failures > 3 and self._stopping:
+                    return  # the lease ends, and with it the epoch of these attempts
+                await asyncio.sleep(min(LONGEST_DELAY_SECONDS, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
+
+    async def _take(self, group: Sequence[Ended]) -> None:
+        assert self._take_results is not None
+        taken = await self._take_results(group)
+        self._follow_up(group)
+        self._on_taken_in(taken.advanced)
+        self._on_stored(list(taken.later))
+
+    async def _store(self, group: Sequence[Ended]) -> None:
+        async with self._database.transaction() as connection:
+            rows = await activity_rows.settle(connection, group)
+            await inbox.insert(connection, rows)
+            fault_point("activities.before_commit")
+        fault_point("activities.committed")
+        self._follow_up(group)
+        self._on_stored([row.ref for row in rows if row.ref is not None])
+
+    def _follow_up(self, group: Sequence[Ended]) -> None:
+        for ended in group:
+            how = "done" if ended.value is not None else ("failed" if ended.is_final else "retried")
+            metrics.activities.labels(ended.attempt.definition, ended.attempt.step, how).inc()
+        rests = [ended.rest for ended in group if ended.rest is not None]
+        if rests:
+            asyncio.get_running_loop().call_later(min(rests) + 0.01, self.look)
+
+    # -- claiming -------------------------------------------------------------------------------------------------
+
+    async def _claim_for_ever(self) -> None:
+        failures = 0
+        while not self._stopping:
+            self._awake.clear()
+            rest = self._poll_seconds * random.uniform(0.8, 1.2)
+            try:
+                rest = min(rest, await self._claim())
+                failures = 0
+            except Exception as error:
+                failures += 1
+                log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "activities", Field.ERROR: describe(error)})
+                rest = min(5.0, 0.1 * 2 ** min(failures, 10))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self._awake.wait()
+
+    async def _claim(self) -> float:
+        """Fill the free slots; in how many seconds to look again, at most."""
+        self._is_full = False
+        bounded = sorted(self._bounds)
+        for only in (None, *bounded):
+            wanted = min(GROUP, self._free(only))
+            if wanted <= 0:
+                self._is_full = True
+                continue
+            self._taken[only or "claim"] += wanted
+            try:
+                async with self._database.transaction() as connection:
+                    found = await activity_rows.claim(
+                        connection, self._worker_id(), self._versions, wanted,
+                        without=bounded if only is None else (), only=only,
+                    )  # fmt: skip
+            finally:
+                self._taken[only or "claim"] -= wanted
+            for attempt in found:
+                self._begin(attempt)
+            self._is_full = self._is_full or len(found) == wanted
+        if self._is_full:
+            return self._poll_seconds if self._free() <= 0 else 0.0
+        async with self._database.transaction() as connection:
+            due = await activity_rows.next_due(connection)
+        return max(0.02, due) if due is not None else self._poll_seconds
+
+
+async def _call(step: ActivityStep[Any, Any], state: Any, context: Context, *, is_undo: bool) -> bytes:
+    """The result as it is stored."""
+    if is_undo:
+        assert step.undo_work is not None
+        await step.undo_work(state, context)
+        return b"{}"
+    value = await step.work(state, context)
+    if not isinstance(value, step.result_model):
+        raise TypeError(f"the activity {step.id} returned {type(value).__name__}; return {step.result_model.__name__}")
+    return value.__pydantic_serializer__.to_json(value, by_alias=False, round_trip=True, warnings=False)
+
+
+def _context(attempt: Attempt) -> Context:
+    return Context(command_id(attempt.ref, attempt.seq), attempt.number, attempt.saga_key, attempt.deadline)
+
+
+def _rest(step: ActivityStep[Any, Any], attempt: Attempt) -> float | None:
+    retry = step.retry if attempt.undoes is None else step.undo_retry
+    delay = retry.delay(attempt.number, random.random())
+    return delay.total_seconds() if delay is not None else None
+
+
+def timeout_of(step: ActivityStep[Any, Any], is_undo: bool) -> str:
+    return f"{(step.undo_timeout if is_undo else step.timeout).total_seconds():g} s"
+
+
+def after_loss(registry: Registry, attempt: Attempt, error: str) -> Ended | None:
+    """What becomes of an attempt that nobody will answer: another at once, or none. None: not ours to judge."""
+    saga = registry.find(attempt.definition, attempt.version)
+    step = saga.steps.get(attempt.step) if saga is not None else None
+    if not isinstance(step, ActivityStep):
+        return None
+    rest = _rest(step, attempt)
+    return Ended(attempt, error=error, is_uncertain=True, rest=None if rest is None else 0.0)
+
+
+def _bounds(registry: Registry) -> list[tuple[str, int]]:
+    """The steps that bound their own attempts, over all versions the lowest bound."""
+    found: dict[str, int] = {}
+    for name, version in registry.versions():
+        saga = registry.find(name, version)
+        for step in saga.steps.values() if saga is not None else ():
+            if isinstance(step, ActivityStep) and step.concurrency is not None:
+                key = f"{name}/{step.id}"
+                found[key] = min(found.get(key, step.concurrency), step.concurrency)
+    return list(found.items())
+
+
+def has_activities(registry: Registry) -> bool:
+    """Whether any definition has one: without, the stage is not needed."""
+    sagas = (registry.find(name, version) for name, version in registry.versions())
+    return any(isinstance(step, ActivityStep) for saga in sagas if saga is not None for step in saga.steps.values())

@@ -1,0 +1,202 @@
+"""Rows of activities: written with the step that wants them, claimed, answered, given back.
+
+Takes the effects of a transaction and the outcomes of attempts; guarantees that an outcome counts only under the
+epoch its attempt was given, and that a result becomes an inbox row in the transaction that ends its activity. All
+statements lock in the order of the key and never lock a saga.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+from pydantic_core import to_json
+
+from saga_worker.inbox import NewRow
+from saga_worker.saga.changes import SagaChange
+from saga_worker.saga.inputs import ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOST, CancelActivity, RunActivity
+from saga_worker.saga.routing import command_id
+from saga_worker.saga.rows import Role, RowState
+from saga_worker.sql import storable
+from saga_worker.sql.connection import Connection
+
+SOURCE: Final = "activity"
+RUNNING: Final = 1
+Key = tuple[UUID, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt that was handed to a worker; `epoch` is what it may answer under."""
+
+    ref: UUID
+    seq: int
+    run: int
+    undoes: int | None
+    definition: str
+    version: int
+    saga_key: str
+    step: str
+    epoch: int
+    number: int  # of this attempt, from 1
+    uncertain: bool  # of an earlier attempt nobody knows how it ended
+    deadline: datetime
+    input: bytes
+
+    @property
+    def key(self) -> Key:
+        return self.ref, self.seq
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt ended: with a value, or with an error and perhaps another attempt after `rest` seconds."""
+
+    attempt: Attempt
+    value: bytes | None = None
+    error: str | None = None
+    is_terminal: bool = False
+    is_uncertain: bool = False  # it may have worked
+    rest: float | None = None  # None: this was the last
+    was_stopped: bool = False  # by a worker that ends: it does not count
+
+    @property
+    def is_final(self) -> bool:
+        return self.rest is None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a transaction did to activities, for the runner after the commit."""
+
+    started: tuple[Attempt, ...] = ()  # running here
+    waiting: bool = False  # some are ready for whoever claims first
+    cancelled: tuple[Key, ...] = ()
+
+
+async def save(
+    conn: Connection, changes: Sequence[SagaChange], *, worker_id: int, take: Callable[[str, str], bool]
+) -> Written:
+    """Cancel and start what these changes ask for. `take` says whether this process runs one of a step at once."""
+    cancelled = [(c.ref, e.seq) for c in changes for e in c.effects if isinstance(e, CancelActivity)]
+    rows = [_columns(c, e, take) for c in changes for e in c.effects if isinstance(e, RunActivity)]
+    if cancelled:
+        await conn.execute("activity_cancel", [ref for ref, _ in cancelled], [seq for _, seq in cancelled])
+    if not rows:
+        return Written(cancelled=tuple(cancelled))
+    columns = zip(*sorted(rows, key=lambda row: row[:2]), strict=True)
+    stored = await conn.fetch("activity_insert", *columns, worker_id)
+    started = tuple(_attempt(row) for row in stored if row["state"] == RUNNING)
+    return Written(started, len(started) < len(stored), tuple(cancelled))
+
+
+async def claim(
+    conn: Connection, worker_id: int, versions: Sequence[str], limit: int, *, without: Sequence[str] = (),
+    only: str | None = None,
+) -> list[Attempt]:  # fmt: skip
+    """Up to `limit` attempts that are due. Steps are named "definition/step"."""
+    rows = await conn.fetch("activity_claim", worker_id, list(versions), limit, list(without), only)
+    return [_attempt(row) for row in rows]
+
+
+async def next_due(conn: Connection) -> float | None:
+    """In how many seconds the next ready activity is due."""
+    seconds: float | None = await conn.fetchval("activity_next")
+    return seconds
+
+
+async def expired(conn: Connection, versions: Sequence[str], *, hung_after: float, limit: int) -> list[Attempt]:
+    """Attempts whose worker is gone, or that hang; locked for this transaction."""
+    return [_attempt(row) for row in await conn.fetch("activity_expired", list(versions), hung_after, limit)]
+
+
+async def settle(conn: Connection, ended: Iterable[Ended]) -> list[NewRow]:
+    """Write how these attempts ended; the inbox rows that have to be stored in this same transaction.
+
+    Those that are not theirs any more have no effect, except that a success after all is told as a late one.
+    """
+    by_key = {e.attempt.key: e for e in sorted(ended, key=lambda e: (e.attempt.key, e.attempt.epoch))}
+    final = {k: e for k, e in by_key.items() if e.is_final}
+    kept = {k: e for k, e in final.items() if _outcome(e) == ACTIVITY_LOST or (e.error and not e.is_terminal)}
+    again = {k: e for k, e in by_key.items() if not e.is_final}
+    counted = await _end(conn, "activity_finish", {k: e for k, e in final.items() if k not in kept})
+    if kept:
+        errors = [storable(e.error) for e in kept.values()]
+        counted |= await _end(conn, "activity_give_up", kept, errors)
+    if again:
+        counted |= await _retry(conn, again)
+    late = await _too_late(conn, {k: e for k, e in by_key.items() if k not in counted})
+    return [_result(by_key[key]) for key in sorted(counted) if key in final] + [
+        _result(by_key[key], is_late=True) for key in sorted(late)
+    ]
+
+
+async def _end(conn: Connection, statement: str, ended: dict[Key, Ended], *more: Sequence[object]) -> set[Key]:
+    if not ended:
+        return set()
+    epochs = [e.attempt.epoch for e in ended.values()]
+    rows = await conn.fetch(statement, [k[0] for k in ended], [k[1] for k in ended], epochs, *more)
+    return {(row["ref"], row["seq"]) for row in rows}
+
+
+async def _retry(conn: Connection, ended: dict[Key, Ended]) -> set[Key]:
+    outcomes = list(ended.values())
+    return await _end(
+        conn, "activity_retry", ended, [e.rest for e in outcomes], [e.is_uncertain for e in outcomes],
+        [int(e.was_stopped) for e in outcomes], [storable(e.error) for e in outcomes],
+    )  # fmt: skip
+
+
+async def _too_late(conn: Connection, ended: dict[Key, Ended]) -> set[Key]:
+    """Attempts that lost their epoch: late successes of what was given up; undos that waited for them may go."""
+    if not ended:
+        return set()
+    await conn.execute("activity_ended", [k[0] for k in ended], [k[1] for k in ended])
+    worked = [k for k, e in ended.items() if e.value is not None]
+    if not worked:
+        return set()
+    rows = await conn.fetch("activity_late", [k[0] for k in worked], [k[1] for k in worked])
+    return {(row["ref"], row["seq"]) for row in rows}
+
+
+def _outcome(ended: Ended) -> str:
+    if ended.value is not None:
+        return ACTIVITY_DONE
+    return (
+        ACTIVITY_LOST if ended.is_uncertain or (ended.attempt.uncertain and not ended.is_terminal) else ACTIVITY_FAILED
+    )
+
+
+def _result(ended: Ended, *, is_late: bool = False) -> NewRow:
+    """The result as an inbox row. One per run, and one more if an attempt worked after it was given up."""
+    attempt = ended.attempt
+    activity_id = command_id(attempt.ref, attempt.seq)
+    message_id = f"{SOURCE}:{activity_id}" + (f":{attempt.run}" if attempt.run > 1 else "") + (":late" * is_late)
+    details = {"error": storable(ended.error), "attempts": attempt.number, "is_terminal": ended.is_terminal}
+    return NewRow(
+        consumer=attempt.definition, source=SOURCE, message_id=message_id, type=_outcome(ended), role=Role.ACTIVITY,
+        ref=attempt.ref, saga_key=None, correlation_id=activity_id, state=RowState.READY, reason=None, error=None,
+        suspect=False, prio=1, expires_at_seconds=None, props=b"{}",
+        body=ended.value if ended.value is not None else to_json(details),
+    )  # fmt: skip
+
+
+def _columns(change: SagaChange, effect: RunActivity, take: Callable[[str, str], bool]) -> tuple[object, ...]:
+    saga = change.after
+    assert saga is not None
+    return (
+        change.ref, effect.seq, effect.run, effect.undoes, saga.definition, saga.definition_version, saga.key,
+        effect.step, effect.timeout.total_seconds(), effect.state, take(saga.definition, effect.step),
+    )  # fmt: skip
+
+
+def _attempt(row: asyncpg.Record) -> Attempt:
+    return Attempt(
+        ref=row["ref"], seq=row["seq"], run=row["run"], undoes=row["undoes"], definition=row["definition"],
+        version=row["definition_version"], saga_key=row["saga_key"], step=row["step"], epoch=row["epoch"],
+        number=row["attempts"], uncertain=row["uncertain"], deadline=row["timeout_at"], input=row["input"],
+    )  # fmt: skip

@@ -1,0 +1,177 @@
+"""Steps that do their own work: an activity (I/O, outside any transaction) and a local step (SQL inside it).
+
+Takes the author's async functions, guarantees that each knows its result, bounds and undo, and hands them to the
+flow and to `decide`. Nothing is awaited here: the shell runs the functions and feeds back what became of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from saga_worker.saga.errors import DefinitionError, TerminalError
+from saga_worker.saga.retry import Retry, Undo, Verdict
+from saga_worker.saga.source import check_coroutine, check_handler, returned_class, step_name, where
+from saga_worker.saga.steps import CommandOf, EmitStep, S, Step, WaitStep, refuse_second
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+O = TypeVar("O", bound=BaseModel)  # noqa: E741  # the output of an activity
+
+LOCAL_RETRY: Final = Retry.exponential(5)
+
+
+class ActivityContext(Protocol):
+    """What an attempt of an activity knows about itself."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt, on whatever worker: hand it to those who can tell a repeat by it."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first."""
+        ...
+
+    @property
+    def saga_key(self) -> str: ...
+
+    @property
+    def deadline(self) -> datetime:
+        """When this attempt's time is over, on the database's clock."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityFailed:
+    """Why an activity failed for good: what the last attempt raised, and after how many."""
+
+    error: str
+    attempts: int
+    is_terminal: bool  # it said that trying again is no use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityPolicy:
+    """Bounds of an activity and of its undo. `concurrency` bounds the attempts at a time in one worker."""
+
+    timeout: timedelta
+    retry: Retry
+    undo_mode: Undo
+    undo_timeout: timedelta
+    undo_retry: Retry
+    terminal: tuple[type[Exception], ...]
+    concurrency: int | None
+
+
+class ActivityStep(Step[S], Generic[S, O]):
+    """A step that does I/O in a worker and goes on with what it returns."""
+
+    def __init__(
+        self, work: Callable[[S, ActivityContext], Awaitable[O]], policy: ActivityPolicy, *, name: str | None = None
+    ) -> None:
+        check_coroutine(work, "state", "ctx")
+        self.id: Final = step_name(work, name)
+        self.source: Final = where(work)
+        self.work: Final = work
+        self.result_model: Final[type[BaseModel]] = returned_class(work, BaseModel, step=self.id)
+        self.timeout: Final = policy.timeout
+        self.retry: Final = policy.retry
+        self.undo_mode: Final = policy.undo_mode
+        self.undo_timeout: Final = policy.undo_timeout
+        self.undo_retry: Final = policy.undo_retry
+        self.terminal: Final[tuple[type[Exception], ...]] = (TerminalError, *policy.terminal)
+        self.concurrency: Final = policy.concurrency
+        self.on_reply: Callable[[S, O], Verdict] | None = None
+        self.on_rejected: Callable[[S, ActivityFailed], Verdict] | None = None
+        self.undo_work: Callable[[S, ActivityContext], Awaitable[None]] | None = None
+
+    @property
+    def has_undo(self) -> bool:
+        return self.undo_work is not None
+
+    def result(self, handler: Callable[[S, O], Verdict], /) -> Callable[[S, O], Verdict]:
+        """What the result means."""
+        check_handler(handler, "state", "result")
+        refuse_second(self.on_reply, handler, f"step {self.id} has a result handler already; keep one")
+        self.on_reply = handler
+        return handler
+
+    def failed(self, handler: Callable[[S, ActivityFailed], Verdict], /) -> Callable[[S, ActivityFailed], Verdict]:
+        """What a failure means that left nothing behind; without a handler the saga compensates.
+
+        Not called when the activity may have worked (an attempt timed out or its worker died, or every attempt raised
+        and its undo is hybrid): then the saga compensates, this step included.
+        """
+        check_handler(handler, "state", "why")
+        refuse_second(self.on_rejected, handler, f"step {self.id} has a failure handler already; keep one")
+        self.on_rejected = handler
+        return handler
+
+    def undo(
+        self, work: Callable[[S, ActivityContext], Awaitable[None]], /
+    ) -> Callable[[S, ActivityContext], Awaitable[None]]:
+        """Takes this activity back; an activity of its own, with a key, time-outs and retries of its own."""
+        check_coroutine(work, "state", "ctx")
+        _check_undo(self.undo_work, work, self.id, self.undo_mode)
+        self.undo_work = work
+        return work
+
+
+class LocalStep(Step[S], Generic[S]):
+    """A step that changes the user's own tables in the transaction of its saga: exactly once, or not at all."""
+
+    def __init__(
+        self, work: Callable[[S, AsyncSession], Awaitable[Verdict]], *, retry: Retry, undo_mode: Undo, name: str | None
+    ) -> None:
+        check_coroutine(work, "state", "session")
+        self.id: Final = step_name(work, name)
+        self.source: Final = where(work)
+        self.work: Final = work
+        self.retry: Final = retry
+        self.undo_mode: Final = undo_mode
+        self.undo_retry: Final = retry
+        self.undo_work: Callable[[S, AsyncSession], Awaitable[None]] | None = None
+
+    @property
+    def has_undo(self) -> bool:
+        return self.undo_work is not None
+
+    def undo(
+        self, work: Callable[[S, AsyncSession], Awaitable[None]], /
+    ) -> Callable[[S, AsyncSession], Awaitable[None]]:
+        """Takes this step back, in a transaction of its saga again; what it does to the state is not kept."""
+        check_coroutine(work, "state", "session")
+        _check_undo(self.undo_work, work, self.id, self.undo_mode)
+        self.undo_work = work
+        return work
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityDecorator(Generic[S]):
+    """What `saga.activity(…)` returns: turns the function that does the work into its step."""
+
+    policy: ActivityPolicy
+    name: str | None
+    add: Callable[[ActivityStep[Any, Any]], None]
+
+    def __call__(self, work: Callable[[S, ActivityContext], Awaitable[O]], /) -> ActivityStep[S, O]:
+        step = ActivityStep(work, self.policy, name=self.name)
+        self.add(step)
+        return step
+
+
+Answered: TypeAlias = CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any]  # steps with a fate
+AnyStep: TypeAlias = CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any] | WaitStep[Any] | EmitStep[Any]
+
+
+def _check_undo(present: object, work: Callable[..., Any], step_id: str, mode: Undo) -> None:
+    refuse_second(present, work, f"step {step_id} has an undo already; keep one")
+    if mode is Undo.NONE:
+        raise DefinitionError(f"{where(work)}: step {step_id} is declared undo=Undo.NONE; drop that or this undo.")
