@@ -119,6 +119,7 @@ def test_no_metric_is_labelled_by_what_messages_say() -> None:
         "outcome",
         "name",
         "stage",
+        "step",
     }
 
     labels = {label for collector in REGISTRY._collector_to_names for label in getattr(collector, "_labelnames", ())}
