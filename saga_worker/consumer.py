@@ -91,9 +91,9 @@ class Consumer:
             while (batch := await self._deliveries.next_batch(self._batch_size)) is not None:
                 await self._take(batch)
         finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+            while not watch.done():  # once may not do: wait_for of Python 3.11 swallows what meets an answer
+                watch.cancel()
+                await asyncio.wait({watch}, timeout=_WATCH_SECONDS)
 
     async def stop(self) -> None:
         """Take nothing more; `run` ends when the batch in hand is stored. What is behind it goes back."""

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from saga_worker.broker import Deliveries, Topology
 from saga_worker.broker.connection import BrokerConnection, Session
+from saga_worker.consumer import Consumer
+from saga_worker.sql.connection import Database
 from saga_worker.sql.migrate import upgrade
 from saga_worker.trial.postgres import EmbeddedPostgres
 from saga_worker.trial.supervisor import free_port
@@ -132,10 +135,39 @@ async def test_a_connection_that_comes_up_while_it_is_closed_ends_too(amqp_url: 
 async def test_a_worker_whose_database_is_away_can_be_stopped(place: Place, private_postgres: EmbeddedPostgres) -> None:
     await upgrade(private_postgres.url)
     there = Place(private_postgres.url, place.amqp_url, place.namespace, place.directory)
-    async with Campaign(there, DEAL) as run:
+    async with Campaign(there, DEAL, {"SAGA_WORKER_GRACE_SECONDS": "3"}) as run:
         await run.start_worker("one")
         await run.publish([Event("open-1", "deal_opened", {"deal": "d"})])
         await asyncio.to_thread(private_postgres.stop, "fast")
         await run.publish([Event("open-2", "deal_opened", {"deal": "d2"})])
         await run.processes.until_said("one", "database_lost")
         await run.stop("one", deadline=GRACE)
+
+
+class Questioned(Deliveries):
+    """The broker answers the question for its backlog in the very moment in which the asker is cancelled."""
+
+    questions = 0
+
+    @property
+    def is_up(self) -> bool:
+        return True
+
+    async def backlog(self) -> int | None:
+        self.questions += 1
+        if self.questions > 1:
+            await asyncio.sleep(60)
+        with suppress(asyncio.CancelledError):  # so does wait_for of Python 3.11, which the library uses
+            await asyncio.sleep(60)
+        return 1
+
+
+async def test_a_consumer_ends_although_a_cancellation_was_swallowed(place: Place, eventually: Eventually) -> None:
+    deliveries = Questioned(BrokerConnection(place.amqp_url, "test"), Topology(str(place.namespace)))
+    consumer = Consumer(Database(place.database_url, "saga_worker"), deliveries)
+    running = asyncio.create_task(consumer.run())
+    await eventually(lambda: deliveries.questions > 0)
+
+    await consumer.stop()
+    ended, _ = await asyncio.wait({running}, timeout=5)
+    assert ended
