@@ -24,7 +24,7 @@ from tests.faults.kill_points import SETTINGS, UNDOABLE, load
 from tests.faults.partners import Partners
 
 Eventually = Callable[..., Awaitable[Any]]
-PARTS = 4
+PARTS = 3
 ORDERS = 15  # in each part
 GRACE = 30.0
 # Whoever waited for this lease would not be through in time.
