@@ -39,7 +39,7 @@ CLIENTS = (8, 16)
 class Pipeline:
     """One run of the product on a database and a namespace of its own."""
 
-    def __init__(self, database_url: str, amqp_url: str, *, sagas: int, workers: int) -> None:
+    def __init__(self, database_url: str, amqp_url: str, *, sagas: int, workers: int, is_fast: bool = True) -> None:
         self.namespace = f"bench_{uuid.uuid4().hex[:8]}"
         self.server_url = database_url
         self.database_url = database_url.rpartition("/")[0] + f"/{self.namespace}"
@@ -53,6 +53,7 @@ class Pipeline:
             "SAGA_WORKER_NAMESPACE": self.namespace,
             "SAGA_WORKER_DEFINITIONS": str(HERE / "three_commands.py"),
             "SAGA_WORKER_LOG_LEVEL": "warning",
+            "SAGA_WORKER_FAST_PATH": str(is_fast).lower(),
         }
 
     async def run(self) -> dict[str, Any]:
@@ -180,7 +181,9 @@ async def _measure(options: argparse.Namespace, database_url: str, amqp_url: str
                 ]
             )
             batched = await asyncio.to_thread(yardstick.events_per_second, "batched", clients=2, batch=100)
-            product = await Pipeline(database_url, amqp_url, sagas=options.sagas, workers=options.workers).run()
+            product = await Pipeline(
+                database_url, amqp_url, sagas=options.sagas, workers=options.workers, is_fast=not options.general
+            ).run()
             rate = product["events_per_second"]
             pairs.append(
                 {
@@ -193,7 +196,7 @@ async def _measure(options: argparse.Namespace, database_url: str, amqp_url: str
         await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
         await admin.close()
     return {
-        "benchmark": "pipeline", "sagas": options.sagas, "workers": options.workers,
+        "benchmark": "pipeline", "path": "general" if options.general else "fast", "sagas": options.sagas, "workers": options.workers,
         "events_per_second": statistics.median(p["events_per_second"] for p in pairs),
         "unbatched": statistics.median(p["unbatched"] for p in pairs),
         "batched": statistics.median(p["batched"] for p in pairs),
@@ -209,6 +212,7 @@ def main() -> None:
     parser.add_argument("--sagas", type=int, default=5000)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=4, help="of each pgbench run")
+    parser.add_argument("--general", action="store_true", help="store first, apply by the pool: no fast path")
     parser.add_argument("--json", action="store_true", help="one line of JSON (else indented)")
     options = parser.parse_args()
     result = measure(options)
