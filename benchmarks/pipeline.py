@@ -196,7 +196,8 @@ async def _measure(options: argparse.Namespace, database_url: str, amqp_url: str
         await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
         await admin.close()
     return {
-        "benchmark": "pipeline", "path": "general" if options.general else "fast", "sagas": options.sagas, "workers": options.workers,
+        "benchmark": "pipeline", "path": "general" if options.general else "fast",
+        "sagas": options.sagas, "workers": options.workers,
         "events_per_second": statistics.median(p["events_per_second"] for p in pairs),
         "unbatched": statistics.median(p["unbatched"] for p in pairs),
         "batched": statistics.median(p["batched"] for p in pairs),
