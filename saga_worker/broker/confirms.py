@@ -1,7 +1,7 @@
 """One channel in confirm mode: what is on the wire, and what the broker says to it.
 
-Takes entries and writes their frames; matches confirms by delivery tag, with no future per message, and returns
-by message id. Hands outcomes to `publisher`.
+Takes entries and hands them down as one batch; matches confirms by delivery tag, with no future per message, and
+returns by message id. Hands outcomes to `publisher`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from saga_worker.broker.connection import Closure, Session
-from saga_worker.broker.fields import decode_properties, short_text
+from saga_worker.broker.hot_path import Outbound
 from saga_worker.broker.outgoing import Confirmed, OnOutcome, Outcome, Outgoing, Unknown, Unroutable
-from saga_worker.broker.wire import BASIC_RETURN, content_frames, publish_method
 
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 _CONFIRMED: Final = Confirmed()
@@ -43,18 +42,23 @@ class ConfirmUser(Protocol):
 
 
 class ConfirmingChannel:
-    """The sink of one publishing channel. Its count of delivery tags is its own: nobody else publishes on it."""
+    """One publishing channel; the user of its outbound end. Its count of delivery tags is its own."""
 
-    def __init__(self, user: ConfirmUser, session: Session, number: int, *, is_quarantine: bool) -> None:
+    def __init__(self, user: ConfirmUser, session: Session, *, is_quarantine: bool) -> None:
         self.session = session
         self.is_quarantine = is_quarantine
         self.in_flight: dict[int, Entry] = {}  # by tag, in the order of publishing
         self._by_id: dict[str, Entry] = {}
         self._user = user
-        self._number = number
-        self._frame_max = session.frame_max
+        self._outbound: Outbound | None = None
         self._last_tag = 0
         self._bytes = 0
+
+    @classmethod
+    async def open(cls, user: ConfirmUser, session: Session, *, is_quarantine: bool) -> ConfirmingChannel:
+        self = cls(user, session, is_quarantine=is_quarantine)
+        self._outbound = await session.hot_path.outbound(session, self)
+        return self
 
     def has_room(self, window: int) -> bool:
         return len(self.in_flight) < window and self._bytes < WINDOW_BYTES
@@ -64,17 +68,14 @@ class ConfirmingChannel:
         return bool(self.in_flight) and next(iter(self.in_flight.values())).deadline <= now
 
     def send(self, entries: list[Entry]) -> None:
-        """Put `entries` on the wire in this order, in one write."""
-        frames: list[bytes] = []
+        """Put `entries` on the wire in this order."""
+        assert self._outbound is not None
         for entry in entries:
-            message = entry.message
             self._last_tag += 1
             self.in_flight[self._last_tag] = entry
             self._by_id[entry.message_id] = entry
-            self._bytes += len(message.body)
-            frames += publish_method(self._number, message.exchange, message.routing_key, mandatory=message.mandatory)
-            frames += content_frames(self._number, entry.properties, message.body, frame_max=self._frame_max)
-        self.session.tap.write(b"".join(frames))
+            self._bytes += len(entry.message.body)
+        self._outbound.publish(entries)
 
     def take_all(self) -> list[Entry]:
         """Everything without an answer, when no answer can come any more."""
@@ -85,7 +86,7 @@ class ConfirmingChannel:
             entry.returned = None
         return entries
 
-    def on_confirm(self, tag: int, multiple: bool, is_ack: bool) -> None:
+    def confirmed(self, tag: int, multiple: bool, is_ack: bool) -> None:
         tags = [tag]
         if multiple:
             tags = []
@@ -105,17 +106,11 @@ class ConfirmingChannel:
         self._bytes -= len(entry.message.body)
         self._user.settled(entry, (entry.returned or _CONFIRMED) if is_ack else _REFUSED)
 
-    def on_content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None:
-        if method != BASIC_RETURN:
-            return
-        entry = self._by_id.get(decode_properties(header).message_id or "")
+    def returned(self, message_id: str, text: str) -> None:
+        entry = self._by_id.get(message_id)
         if entry is not None:  # its confirm follows
-            text, _ = short_text(arguments, 2)
             message = entry.message
             entry.returned = Unroutable(f"{text}: no queue is bound to {message.exchange} for {message.routing_key}")
 
-    def on_channel_closed(self, code: int, text: str) -> None:
+    def channel_closed(self, code: int, text: str) -> None:
         self._user.channel_closed(self, Closure(text, code))
-
-    def on_consumer_cancelled(self) -> None:
-        """Nothing is consumed on this channel."""

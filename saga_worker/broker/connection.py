@@ -22,7 +22,9 @@ from aiormq.connection import Connection as UnderlayConnection
 from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
 from yarl import URL
 
-from saga_worker.broker.wire import FrameSink, Tap
+from saga_worker.broker.hot_path import HotPath
+from saga_worker.broker.lean import LEAN
+from saga_worker.broker.wire import Tap
 from saga_worker.saga.errors import ConfigurationError, SagaWorkerError
 from saga_worker.telemetry import Event, Field
 
@@ -66,9 +68,10 @@ FAREWELL: Final = Closure("closed by us")
 class Session:
     """One living connection: from connected to the first fault."""
 
-    def __init__(self, pika: aio_pika.Connection, tap: Tap) -> None:
+    def __init__(self, pika: aio_pika.Connection, tap: Tap, hot_path: HotPath) -> None:
         self._pika = pika
         self.tap = tap
+        self.hot_path = hot_path
         self.closed: asyncio.Future[Closure] = asyncio.get_running_loop().create_future()
         self._transport().closing.add_done_callback(lambda _: self._connection_closed())
 
@@ -95,11 +98,9 @@ class Session:
             async with asyncio.timeout(STEP_TIMEOUT_SECONDS):
                 await channel.close()
 
-    async def tapped_channel(self, sink_of: Callable[[int], FrameSink]) -> UnderlayChannel:
-        """A new channel whose hot frames go to `sink_of(its number)`."""
-        channel = cast(UnderlayChannel, await (await self.channel()).get_underlay_channel())
-        self.tap.sinks[channel.number] = sink_of(channel.number)
-        return channel
+    async def underlay_channel(self) -> UnderlayChannel:
+        """A new channel, as the ends of a hot path need it."""
+        return cast(UnderlayChannel, await (await self.channel()).get_underlay_channel())
 
     def fail(self, closure: Closure) -> None:
         """Give this session up; the supervisor builds the next one."""
@@ -296,7 +297,7 @@ class BrokerConnection:
                     f"RabbitMQ at {self.place} refused the virtual host ({text}); check SAGA_WORKER_AMQP_URL."
                 ) from None
             raise
-        return Session(pika, tap)
+        return Session(pika, tap, LEAN)
 
     async def _handshake(self, pika: aio_pika.Connection, tap: Tap) -> None:
         """Connect within the time limit; a cancelled connect of the library may wait for the socket, so end that."""

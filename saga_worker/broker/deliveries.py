@@ -1,8 +1,8 @@
 """Deliveries of the inbox and the dead queue, in batches, and their acknowledgement.
 
-Takes frames from the tap, keeps at most a byte budget in hand (beyond it the socket is left unread), gives out
-what is there without waiting for more, and acknowledges only the contiguous prefix of what its user has stored.
-Hands batches to `consumer`. What was in hand when a connection ends is forgotten: the broker delivers it again.
+Takes what a channel brings (`hot_path`), keeps at most a byte budget in hand (beyond it the socket is left unread),
+gives out what is there without waiting for more, and acknowledges only the contiguous prefix of what its user has
+stored. Hands batches to `consumer`. What was in hand when a connection ends is forgotten: the broker delivers it again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiormq import spec
-from aiormq.abc import DeliveredMessage
-from aiormq.channel import Channel as UnderlayChannel
+from aiormq.channel import Channel
 
 from saga_worker.broker.connection import BROKER_FAULTS, STEP_TIMEOUT_SECONDS, BrokerConnection, Closure, Session
-from saga_worker.broker.fields import decode_properties, short_text
+from saga_worker.broker.hot_path import Inbound
 from saga_worker.broker.topology import Topology
-from saga_worker.broker.wire import ack_frame
 from saga_worker.envelope.delivery import Delivery, Source
 
 log = logging.getLogger(__name__)
@@ -220,15 +218,14 @@ class Deliveries:
 
 
 class _ConsumingChannel:
-    """One channel with its consumers and what they brought; the sink of its frames."""
+    """One channel with its consumers and what they brought; the user of its inbound end."""
 
-    def __init__(self, session: Session, number: int, byte_budget: int, arrived: asyncio.Event) -> None:
+    def __init__(self, session: Session, byte_budget: int, arrived: asyncio.Event) -> None:
         self.session = session
         self.in_hand: deque[Delivery] = deque()
-        self._number = number
         self._byte_budget = byte_budget
         self._arrived = arrived
-        self._channel: UnderlayChannel | None = None
+        self._end: Inbound | None = None
         self._sources: dict[str, Source] = {}  # by consumer tag, former ones too
         self._tags: list[str] = []  # of the living consumers
         self.is_quiet = True  # no consumer, and no delivery on its way
@@ -240,16 +237,10 @@ class _ConsumingChannel:
 
     @classmethod
     async def open(cls, session: Session, prefetch: int, byte_budget: int, arrived: asyncio.Event) -> _ConsumingChannel:
-        sinks: list[_ConsumingChannel] = []
-
-        def sink(number: int) -> _ConsumingChannel:
-            sinks.append(cls(session, number, byte_budget, arrived))
-            return sinks[0]
-
-        channel = await session.tapped_channel(sink)
-        await channel.basic_qos(prefetch_count=prefetch, timeout=STEP_TIMEOUT_SECONDS)
-        sinks[0]._channel = channel
-        return sinks[0]
+        self = cls(session, byte_budget, arrived)
+        self._end = await session.hot_path.inbound(session, self)
+        await self._channel.basic_qos(prefetch_count=prefetch, timeout=STEP_TIMEOUT_SECONDS)
+        return self
 
     @property
     def unacknowledged(self) -> int:
@@ -269,7 +260,9 @@ class _ConsumingChannel:
             tag = f"{queue}.{len(self._sources)}"
             self._sources[tag] = source
             self._tags.append(tag)
-            await self._underlay.basic_consume(queue, self._bypassed, consumer_tag=tag, timeout=STEP_TIMEOUT_SECONDS)
+            await self._channel.basic_consume(
+                queue, self._inbound.callback, consumer_tag=tag, timeout=STEP_TIMEOUT_SECONDS
+            )
 
     async def cancel(self) -> None:
         """Stop the consumers; a broker that does not answer in time costs the connection."""
@@ -279,7 +272,7 @@ class _ConsumingChannel:
         tags, self._tags = self._tags, []
         try:
             for tag in tags:
-                await self._underlay.basic_cancel(tag, timeout=STEP_TIMEOUT_SECONDS)
+                await self._channel.basic_cancel(tag, timeout=STEP_TIMEOUT_SECONDS)
             self.is_quiet = not self._tags
         except BROKER_FAULTS:
             self.session.fail(Closure("the consumer could not be cancelled"))
@@ -294,15 +287,15 @@ class _ConsumingChannel:
 
     async def _look_at(self, queue: str) -> spec.Queue.DeclareOk | None:
         try:
-            return await self._underlay.queue_declare(queue, passive=True, timeout=STEP_TIMEOUT_SECONDS)
+            return await self._channel.queue_declare(queue, passive=True, timeout=STEP_TIMEOUT_SECONDS)
         except BROKER_FAULTS:
             return None
 
     async def is_consuming(self, inbox_queue: str) -> bool:
         if self._bytes >= self._byte_budget:
             return True  # the socket is left unread on purpose: no answer would come
-        consumers = self._underlay.consumers
-        alive = not self._underlay.is_closed and bool(self._tags) and all(tag in consumers for tag in self._tags)
+        consumers = self._channel.consumers
+        alive = not self._channel.is_closed and bool(self._tags) and all(tag in consumers for tag in self._tags)
         return alive and await self.backlog(inbox_queue) is not None
 
     def take(self, limit: int) -> Batch:
@@ -325,13 +318,15 @@ class _ConsumingChannel:
             self._stored.discard(tag)
             self._bytes -= sum(_cost(delivery) for delivery in done.deliveries)
         if tag:
-            self.session.tap.write(ack_frame(self._number, tag))
+            self._inbound.ack_up_to(tag)
             self._last_acked = tag
         if self._bytes < self._byte_budget:
             self.session.tap.go_on_reading()
 
-    def on_content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None:
-        delivery = self._delivery(arguments, header, body)
+    def source_of(self, consumer_tag: str) -> Source:
+        return self._sources[consumer_tag]
+
+    def delivered(self, delivery: Delivery) -> None:
         self._last_delivered = delivery.delivery_tag
         self._bytes += _cost(delivery)
         if self._bytes >= self._byte_budget:
@@ -339,32 +334,20 @@ class _ConsumingChannel:
         self.in_hand.append(delivery)
         self._arrived.set()
 
-    def _delivery(self, arguments: bytes, header: bytes, body: bytes) -> Delivery:
-        tag, at = short_text(arguments, 0)
-        delivery_tag = int.from_bytes(arguments[at : at + 8], "big")
-        redelivered = bool(arguments[at + 8] & 1)
-        exchange, at = short_text(arguments, at + 9)
-        routing_key, _ = short_text(arguments, at)
-        properties = decode_properties(header)
-        return Delivery(body, properties, exchange, routing_key, redelivered, delivery_tag, self._sources[tag])
-
-    def on_confirm(self, tag: int, multiple: bool, is_ack: bool) -> None:
-        """Nothing is published on this channel."""
-
-    def on_channel_closed(self, code: int, text: str) -> None:
+    def channel_closed(self, code: int, text: str) -> None:
         self.session.fail(Closure(text, code))
 
-    def on_consumer_cancelled(self) -> None:
+    def consumer_cancelled(self) -> None:
         self.session.fail(Closure("the broker cancelled the consumer: a queue was deleted or has moved"))
 
     @property
-    def _underlay(self) -> UnderlayChannel:
-        assert self._channel is not None
-        return self._channel
+    def _inbound(self) -> Inbound:
+        assert self._end is not None
+        return self._end
 
-    async def _bypassed(self, message: DeliveredMessage) -> None:
-        """The library's own callback; the tap takes every delivery before it."""
-        self.session.fail(Closure("a delivery went past the tap; this release of the client library does not fit"))
+    @property
+    def _channel(self) -> Channel:
+        return self._inbound.channel
 
 
 def _cost(delivery: Delivery) -> int:

@@ -182,21 +182,11 @@ class Publisher:
 
     async def _open(self, session: Session) -> None:
         await self._topology.declare_exchanges(session)
-        self._quarantine = await self._open_channel(session, is_quarantine=True)
-        self._main = await self._open_channel(session, is_quarantine=False)
+        self._quarantine = await ConfirmingChannel.open(self, session, is_quarantine=True)
+        self._main = await ConfirmingChannel.open(self, session, is_quarantine=False)
         self._session = session
         session.tap.on_unblocked = self._pump
         self._pump()
-
-    async def _open_channel(self, session: Session, *, is_quarantine: bool) -> ConfirmingChannel:
-        channels: list[ConfirmingChannel] = []
-
-        def sink(number: int) -> ConfirmingChannel:
-            channels.append(ConfirmingChannel(self, session, number, is_quarantine=is_quarantine))
-            return channels[0]
-
-        await session.tapped_channel(sink)
-        return channels[0]
 
     def _lost(self, closure: Closure) -> None:
         channels = self._channels()
@@ -221,7 +211,7 @@ class Publisher:
     async def _reopen(self, session: Session, *, is_quarantine: bool) -> None:
         try:
             await self._topology.declare_exchanges(session)
-            channel = await self._open_channel(session, is_quarantine=is_quarantine)
+            channel = await ConfirmingChannel.open(self, session, is_quarantine=is_quarantine)
         except Exception as error:
             session.fail(Closure(f"a channel could not be opened again: {error}"))
             return

@@ -24,8 +24,8 @@ from saga_worker.broker import (
     Topology,
     Unknown,
     Unroutable,
-    confirms,
     connection,
+    lean,
     wire,
 )
 from saga_worker.envelope import Source
@@ -177,7 +177,7 @@ def spoil_body_frame(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
         frames = wire.content_frames(channel, properties, sent, frame_max=frame_max)
         return [*frames[:-1], b"\x00"] if sent == body else frames
 
-    monkeypatch.setattr(confirms, "content_frames", spoilt)
+    monkeypatch.setattr(lean, "content_frames", spoilt)
 
 
 @pytest.mark.slow
