@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -20,8 +19,6 @@ from saga_worker.saga.instance import Instance, dump_progress, load_progress
 from saga_worker.saga.transitions import Status
 from saga_worker.sql import storable
 from saga_worker.sql.connection import Connection
-
-_SEPARATOR: Final = "\x1e"  # between timer ids in one parameter; see insert_journal.sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +98,16 @@ def _instance(row: asyncpg.Record) -> Instance:
 async def _insert(conn: Connection, new: list[Instance]) -> None:
     if not new:
         return
-    columns = zip(
-        *(
-            (
-                s.saga_id, s.ref, s.definition, s.definition_version, s.key, s.status, s.revision, s.seq, s.unsettled,
-                storable(s.attention), storable(s.reason), s.state, dump_progress(s.progress), s.started_at,
-                s.updated_at, s.finished_at,
-            )
-            for s in new
-        ),
-        strict=True,
-    )  # fmt: skip
+    rows = [
+        (
+            s.saga_id, s.ref, s.definition, s.definition_version, s.key, s.status, s.revision, s.seq, s.unsettled,
+            storable(s.attention), storable(s.reason), s.state, dump_progress(s.progress), s.started_at, s.updated_at,
+            s.finished_at,
+        )
+        for s in new
+    ]  # fmt: skip
     try:
-        await conn.execute("insert_sagas", *columns)
+        await conn.execute("insert_sagas", rows)
     except asyncpg.UniqueViolationError as error:
         raise LeaseLost("A saga was created by somebody else although its place was locked.") from error
 
@@ -121,18 +115,14 @@ async def _insert(conn: Connection, new: list[Instance]) -> None:
 async def _update(conn: Connection, changed: list[tuple[Instance, int]]) -> None:
     if not changed:
         return
-    columns = zip(
-        *(
-            (
-                s.saga_id, s.revision - applied, s.definition_version, s.status, s.revision, s.seq, s.unsettled,
-                storable(s.attention), storable(s.reason), s.state, dump_progress(s.progress), s.updated_at,
-                s.finished_at,
-            )
-            for s, applied in changed
-        ),
-        strict=True,
-    )  # fmt: skip
-    written = await conn.execute("update_sagas", *columns)
+    rows = [
+        (
+            s.saga_id, s.revision - applied, s.definition_version, s.status, s.revision, s.seq, s.unsettled,
+            storable(s.attention), storable(s.reason), s.state, dump_progress(s.progress), s.updated_at, s.finished_at,
+        )
+        for s, applied in changed
+    ]  # fmt: skip
+    written = await conn.execute("update_sagas", rows)
     if written != len(changed):
         raise LeaseLost(f"{len(changed) - written} of {len(changed)} sagas are not at the revision that was locked.")
 
@@ -141,8 +131,7 @@ async def _journal(conn: Connection, changed: list[SagaChange], worker_id: int) 
     rows = [_journal_values(c.after, c.before, entry) for c in changed if c.after is not None for entry in c.journal]
     if not rows:
         return
-    *columns, refs = zip(*rows, strict=True)
-    written = await conn.execute("insert_journal", *columns, worker_id, refs)
+    written = await conn.execute("insert_journal", rows, worker_id)
     if written != len(rows):
         raise LeaseLost(f"{len(rows) - written} of {len(rows)} journal rows were not written.")
 
@@ -151,7 +140,7 @@ def _journal_values(after: Instance, before: Instance | None, entry: JournalRow)
     return (
         after.saga_id, entry.revision, entry.definition_version, entry.input_kind, entry.consumer, entry.source,
         entry.message_id, entry.inbox_id, entry.decided_at, entry.from_status, entry.to_status,
-        ",".join(map(str, entry.sent)), _SEPARATOR.join(entry.timers),
+        list(entry.sent), list(entry.timers),
         # The revision that was locked: all inputs folded in one transaction share it, no later one can have it.
         before.revision if before is not None else 0,
         after.ref,

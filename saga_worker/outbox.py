@@ -64,14 +64,11 @@ async def append(conn: Connection, rows: Sequence[OutboxRow], *, owner: int) -> 
     if not rows:
         return []
     by_key = {row.key: row for row in sorted(rows, key=_key)}
-    columns = zip(
-        *(
-            (r.ref, r.seq, r.destination, r.type, r.exchange, r.routing_key, r.mandatory, r.props, r.body)
-            for r in by_key.values()
-        ),
-        strict=True,
-    )
-    stored = {(row["ref"], row["seq"]) for row in await conn.fetch("outbox_append", *columns, owner)}
+    values = [
+        (r.ref, r.seq, r.destination, r.type, r.exchange, r.routing_key, r.mandatory, r.props, r.body)
+        for r in by_key.values()
+    ]
+    stored = {(row["ref"], row["seq"]) for row in await conn.fetch("outbox_append", values, owner)}
     return [row for key, row in by_key.items() if key in stored]
 
 

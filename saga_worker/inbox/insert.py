@@ -135,19 +135,16 @@ async def _insert_once(conn: Connection, pending: list[_Keyed], outcomes: dict[i
 
 
 async def _write(conn: Connection, keyed: Sequence[_Keyed]) -> dict[UUID, int]:
-    columns = zip(
-        *(
-            (
-                k.dedup, k.body_sha, r.consumer, r.source, r.message_id, r.type, r.role, r.ref, r.saga_key,
-                r.correlation_id, k.state, r.reason, storable(r.error), r.suspect, r.prio, r.expires_at_seconds,
-                r.props, r.body,
-            )
-            for k in keyed
-            for r in (k.row,)
-        ),
-        strict=True,
-    )  # fmt: skip
-    return {row["dedup"]: row["id"] for row in await conn.fetch("insert_inbox", *columns)}
+    rows = [
+        (
+            k.dedup, k.body_sha, r.consumer, r.source, r.message_id, r.type, r.role, r.ref, r.saga_key,
+            r.correlation_id, k.state, r.reason, storable(r.error), r.suspect, r.prio, r.expires_at_seconds, r.props,
+            r.body,
+        )
+        for k in keyed
+        for r in (k.row,)
+    ]  # fmt: skip
+    return {row["dedup"]: row["id"] for row in await conn.fetch("insert_inbox", rows)}
 
 
 async def _twins(

@@ -20,16 +20,13 @@ async def settle(conn: Connection, changes: Sequence[RowChange]) -> None:
     """
     if not changes:
         return
-    columns = zip(
-        *(
-            (
-                c.id, c.state, storable(c.reason), storable(c.error), c.suspect, c.attempts, c.crashes, c.next_at,
-                c.expires_at, c.first_failed_at, c.last_failed_at, c.settled_at, c.sequence,
-            )
-            for c in sorted(changes, key=lambda change: change.id)
-        ),
-        strict=True,
-    )  # fmt: skip
-    written = await conn.execute("settle_rows", *columns)
+    rows = [
+        (
+            c.id, c.state, storable(c.reason), storable(c.error), c.suspect, c.attempts, c.crashes, c.next_at,
+            c.expires_at, c.first_failed_at, c.last_failed_at, c.settled_at, c.sequence,
+        )
+        for c in sorted(changes, key=lambda change: change.id)
+    ]  # fmt: skip
+    written = await conn.execute("settle_rows", rows)
     if written != len(changes):
         raise LeaseLost(f"{len(changes) - written} of {len(changes)} inbox rows are gone or were named twice.")

@@ -4,10 +4,6 @@ UPDATE saga_worker.saga AS s
 SET definition_version = v.definition_version, status = v.status, revision = v.revision, seq = v.seq,
     unsettled = v.unsettled, attention = v.attention, reason = v.reason, state = v.state, progress = v.progress,
     updated_at = v.updated_at, finished_at = v.finished_at
-FROM unnest(
-  $1::uuid[], $2::integer[], $3::integer[], $4::smallint[], $5::integer[], $6::integer[], $7::smallint[], $8::text[],
-  $9::text[], $10::bytea[], $11::bytea[], $12::timestamptz[], $13::timestamptz[])
-  AS v(saga_id, locked_revision, definition_version, status, revision, seq, unsettled, attention, reason, state,
-       progress, updated_at, finished_at)
+FROM unnest($1::saga_worker.saga_update[]) AS v
 WHERE s.saga_id = v.saga_id
   AND s.revision = v.locked_revision
