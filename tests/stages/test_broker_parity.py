@@ -998,6 +998,37 @@ async def test_a_single_active_consumer_is_followed_by_the_next(desk: Desk, chan
     assert (await second.bodies(1), first.messages.empty()) == (["d"], True)
 
 
+@pytest.mark.parametrize("end", ["connection cut", "connection closed", "channel closed"])
+@pytest.mark.parametrize("arguments", [{}, QUORUM], ids=["classic", "quorum"])
+async def test_the_next_single_active_consumer_gets_first_what_the_former_held(
+    desk: Desk, channel: AbstractChannel, arguments: dict[str, Any], end: str
+) -> None:
+    arguments = arguments | {"x-single-active-consumer": True}
+    queue = await desk.queue(channel, arguments=arguments)
+    await send(channel, queue.name, *"abcdef")
+    former = await desk.raw_client()
+    former.write(1, commands.Basic.Qos(prefetch_count=3))
+    await former.read_until(commands.Basic.QosOk)
+    former.write(1, commands.Basic.Consume(queue=queue.name))
+    for _ in range(3):
+        await former.read_until(commands.Basic.Deliver)
+    following = await consume(queue)
+    assert (await waiting(desk, queue), following.messages.empty()) == (3, True)
+
+    if end == "connection cut":
+        former.cut()
+    elif end == "connection closed":
+        former.write(0, commands.Connection.Close(200, "goodbye", 0, 0))
+    else:
+        former.write(1, commands.Channel.Close(200, "goodbye", 0, 0))
+
+    got = [await following.next() for _ in range(6)]
+    assert [(message.body.decode(), message.redelivered) for message in got] == [
+        *((each, True) for each in "abc"),
+        *((each, False) for each in "def"),
+    ]
+
+
 async def test_consumers_are_served_in_turn(desk: Desk, channel: AbstractChannel) -> None:
     queue = await desk.queue(channel)
     first, second = await consume(queue, no_ack=True), await consume(queue, no_ack=True)

@@ -6,6 +6,7 @@ the channel, here is its `close`.
 """
 
 import secrets
+from collections.abc import Collection
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -39,6 +40,20 @@ class Subscription(NamedTuple):
     queue: Queue
 
 
+def release_together(channels: "Collection[Channel]") -> None:
+    """These channels are over: their consumers leave, what they did not settle goes back.
+
+    It goes back before the next in line is asked: a queue with a single active consumer hands over in order.
+    """
+    for channel in channels:
+        channel.is_closing = True
+        channel.stop_consumers()
+    for channel in channels:
+        channel.requeue()
+    for channel in channels:
+        channel.unsubscribe()
+
+
 class Channel:
     def __init__(self, number: int, peer: Peer) -> None:
         self.number = number
@@ -61,15 +76,19 @@ class Channel:
             raise ConnectionFault(ReplyCode.UNEXPECTED_FRAME, f"a frame of type {kind} on channel {self.number}")
 
     def release(self) -> None:
-        """The channel is over: its consumers leave, what they did not settle goes back."""
-        self.is_closing = True
-        self.withdraw_consumers()
+        """The channel is over."""
+        release_together([self])
+
+    def stop_consumers(self) -> None:
+        """They are given nothing more, but keep their places in line."""
+        for consumer, _ in self._subscriptions.values():
+            consumer.gone = True
+
+    def requeue(self) -> None:
         self._deliveries.requeue_all()
 
-    def withdraw_consumers(self) -> None:
+    def unsubscribe(self) -> None:
         subscriptions, self._subscriptions = self._subscriptions, {}
-        for consumer, _ in subscriptions.values():
-            consumer.gone = True
         for consumer, queue in subscriptions.values():
             queue.unsubscribe(consumer)
 

@@ -13,7 +13,7 @@ from typing import cast
 from pamqp import base, commands
 
 from . import wire
-from .channel import Channel
+from .channel import Channel, release_together
 from .errors import ChannelFault, ConnectionFault, Fault, ReplyCode
 from .handshake import FRAME_MAX, Handshake, Terms, start_frame
 from .heartbeat import Heartbeat
@@ -234,10 +234,7 @@ class Connection(asyncio.Protocol):
 
     def _release(self) -> None:
         channels, self._channels = self._channels, {}
-        for channel in channels.values():
-            channel.withdraw_consumers()  # all before any release: what one gives back must not go to its neighbour
-        for channel in channels.values():
-            channel.release()
+        release_together(channels.values())
         if self._terms is not None:
             self.vhost.delete_queues_of(self)
 
