@@ -1,0 +1,85 @@
+"""Every locked saga with its backlog through `fold`, until the time is up.
+
+Takes what was read after the locks; guarantees that a saga runs by the version it was started with, and that one
+whose version is not loaded here is left as it is. Adds the changes to `Advanced`, for `saving`. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from saga_worker.inbox import Backlog, NewRow
+from saga_worker.instances import Locked
+from saga_worker.orchestrator.contract import Advanced, Plan
+from saga_worker.saga.changes import SagaChange
+from saga_worker.saga.definition import Saga
+from saga_worker.saga.fold import fold, fold_local
+from saga_worker.saga.inputs import Given, LocalDone, LocalFailed
+from saga_worker.saga.instance import Instance
+from saga_worker.saga.rows import InboxRow
+
+DECIDE_SECONDS: Final = 0.05  # after this the batch commits what it has; the rest is claimed again
+_NOT_DRAWN: Final = UUID(int=0)  # the id of a new saga, until its turn
+
+
+class Decider:
+    """What `fold` is given besides rows: definitions, limits, the world."""
+
+    def __init__(self, plan: Plan, replies_are_in: Callable[[], bool]) -> None:
+        self._registry = plan.registry
+        self._limits = plan.limits
+        self._watch = plan.watch
+        self._replies_are_in = replies_are_in
+
+    def fold_all(
+        self, advanced: Advanced, found: dict[UUID, Instance], owned: Sequence[UUID], backlog: Backlog,
+        unsent: dict[UUID, frozenset[int]], *, alone: bool = False, write_error: str | None = None,
+    ) -> None:  # fmt: skip
+        """Apply what these sagas have waiting; those that the time does not suffice for are looked at again."""
+        given = self._given(backlog.now)
+        stop_at = time.monotonic() + DECIDE_SECONDS
+        for ref in owned:
+            if time.monotonic() > stop_at:
+                advanced.again.add(ref)
+                continue
+            instance, rows = found.get(ref), backlog.rows.get(ref, [])
+            if instance is None and not rows:
+                continue
+            saga = self.definition(instance) if instance is not None else self._registry.latest(rows[0].consumer)
+            if saga is None:
+                advanced.unknown.add(ref)
+                continue
+            mine = replace(given, jitter=random.random(), saga_id=uuid7(), unsent=unsent.get(ref, frozenset()))
+            advanced.add(fold(saga, ref, instance, rows, mine, self._limits, alone=alone, write_error=write_error))
+        advanced.again |= backlog.truncated & {change.ref for change in advanced.changes if change.rows}
+
+    def fold_local(
+        self, saga: Saga[Any], instance: Instance, rows: Sequence[InboxRow], now: datetime,
+        done: LocalDone | LocalFailed,
+    ) -> SagaChange:  # fmt: skip
+        """What a local step has led to; raises `LocalRefused` when that cannot be kept."""
+        given = replace(self._given(now), jitter=random.random())
+        return fold_local(saga, instance, rows, given, self._limits, done)
+
+    def definition(self, instance: Instance) -> Saga[Any] | None:
+        """The version the saga was started with; one that starts now takes the latest."""
+        return self._registry.find(instance.definition, instance.definition_version)
+
+    def loaded(self, locked: Locked, rows: Sequence[NewRow]) -> list[UUID]:
+        """The locked sagas that run by a version loaded here."""
+        consumers = {row.ref: row.consumer for row in rows if row.ref is not None}
+        found = [ref for ref, instance in locked.found.items() if self.definition(instance)]
+        absent = [ref for ref in locked.absent if self._registry.latest(consumers[ref])]
+        return [*found, *sorted(absent)]
+
+    def _given(self, now: datetime) -> Given:
+        """What is the same for all sagas of a transaction; whoever folds one draws its jitter and its id."""
+        return Given(now, 0.0, _NOT_DRAWN, replies_are_in=self._replies_are_in(), watch=self._watch)

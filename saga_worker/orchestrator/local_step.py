@@ -1,0 +1,153 @@
+"""The transaction of a local step: an author's SQL and the step of the saga commit together, or neither.
+
+Takes a ref whose saga has a local step due; guarantees that the step runs beside no other saga's work, that a step
+that raised has left nothing, and that a result which has been overtaken has no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from saga_worker import inbox, instances
+from saga_worker.faults import fault_point
+from saga_worker.orchestrator.contract import Advanced
+from saga_worker.orchestrator.deciding import Decider
+from saga_worker.orchestrator.saving import Saver
+from saga_worker.saga.decide import describe_error
+from saga_worker.saga.definition import Saga
+from saga_worker.saga.errors import TerminalError
+from saga_worker.saga.fold import LocalRefused, due_local, is_blocked
+from saga_worker.saga.inputs import LocalDone, LocalFailed
+from saga_worker.saga.instance import Instance
+from saga_worker.saga.own_work import LocalStep
+from saga_worker.sql.connection import Connection, Database, describe, is_transient
+
+if TYPE_CHECKING:  # imported by processes that have local steps only: it takes as long as all of a worker's start
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from saga_worker.sql.sessions import Sessions
+
+LOCK_NOT_AVAILABLE: Final = "55P03"
+Turn = Callable[[Advanced], AbstractAsyncContextManager[None]]
+
+
+class LocalTransaction:
+    """Runs the local step that is due in a saga; `sessions` is what a definition with local steps needs."""
+
+    def __init__(
+        self, database: Database, sessions: Sessions | None, decider: Decider, saver: Saver, *,
+        worker_id: Callable[[], int], turn: Turn,
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._sessions = sessions
+        self._decider = decider
+        self._saver = saver
+        self._worker_id = worker_id
+        self._turn = turn
+
+    async def run(self, ref: UUID) -> Advanced:
+        """Call the step in the transaction that moves the saga on.
+
+        A step that raises is rolled back with all it did, and the failure is written in a transaction of its own.
+        """
+        assert self._sessions is not None, "no definition that is loaded here has local steps"
+        advanced = Advanced()
+        try:
+            async with self._turn(advanced), self._sessions.transaction() as (connection, session):
+                await self._call_and_apply(connection, session, ref, advanced)
+            fault_point("orchestrator.committed")
+            return advanced
+        except _LocalRaised as raised:
+            failed = raised
+        advanced = Advanced()
+        async with self._turn(advanced), self._database.transaction() as connection:
+            await self._apply(connection, ref, advanced, failed.outcome)
+        return advanced
+
+    async def _call_and_apply(
+        self, connection: Connection, session: AsyncSession, ref: UUID, advanced: Advanced
+    ) -> None:
+        locked = await instances.lock(connection, [ref])
+        advanced.busy = locked.busy
+        instance = locked.found.get(ref)
+        backlog = await inbox.read_backlog(connection, [ref])
+        due = due_local(instance, backlog.now)
+        if instance is None or due is None or is_blocked(backlog.rows.get(ref, [])):
+            return
+        saga = self._decider.definition(instance)
+        if saga is None:
+            advanced.unknown.add(ref)
+            return
+        done = await _call(saga, instance, due, session)
+        try:
+            await self._apply(connection, ref, advanced, done)
+        except LocalRefused as refused:
+            raise _LocalRaised(LocalFailed(*due, str(refused), is_terminal=False)) from refused
+
+    async def _apply(
+        self, connection: Connection, ref: UUID, advanced: Advanced, done: LocalDone | LocalFailed
+    ) -> None:
+        """Lock (again), apply, save. A failure that has been overtaken has no effect."""
+        locked = await instances.lock(connection, [ref])
+        advanced.busy = locked.busy
+        instance = locked.found.get(ref)
+        if instance is None:
+            return
+        saga = self._decider.definition(instance)
+        assert saga is not None
+        backlog = await inbox.read_backlog(connection, [ref])
+        try:
+            advanced.add(self._decider.fold_local(saga, instance, backlog.rows.get(ref, []), backlog.now, done))
+        except LocalRefused:
+            if isinstance(done, LocalFailed):
+                return
+            raise
+        await self._saver.save(connection, advanced, [ref], self._worker_id())
+        fault_point("orchestrator.before_commit")
+
+
+class _LocalRaised(Exception):
+    """A local step has to be rolled back; `outcome` is what is written instead."""
+
+    def __init__(self, outcome: LocalFailed) -> None:
+        super().__init__(outcome.error)
+        self.outcome = outcome
+
+
+async def _call(saga: Saga[Any], instance: Instance, due: tuple[int, int], session: AsyncSession) -> LocalDone:
+    """The author's function on a copy of the state; what it wrote is flushed, and not committed."""
+    from saga_worker.sql.sessions import driver_error
+
+    record = instance.progress.commands[due[0]]
+    step = saga.steps[record.step]
+    assert isinstance(step, LocalStep)
+    read = saga.state_model.__pydantic_validator__.validate_json
+    state = read(instance.state, by_name=True, by_alias=False)
+    try:
+        if record.undoes is not None:
+            assert step.undo_work is not None
+            await step.undo_work(state, session)
+            state, verdict = read(instance.state, by_name=True, by_alias=False), None
+        else:
+            verdict = await step.work(state, session)
+        await session.commit()  # ends the session's savepoint, not the transaction
+    except (SystemExit, KeyboardInterrupt) as error:  # the author's: they end nothing of ours
+        raise _LocalRaised(LocalFailed(*due, describe_error(error), is_terminal=False)) from error
+    except Exception as error:
+        cause = driver_error(error)
+        if cause is not error and is_transient(cause) and getattr(cause, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise cause from error
+        words = error.reason if isinstance(error, TerminalError) else _describe(error)
+        raise _LocalRaised(LocalFailed(*due, words, is_terminal=isinstance(error, TerminalError))) from error
+    return LocalDone(*due, state, verdict)
+
+
+def _describe(error: Exception) -> str:
+    """One line without the values that SQLAlchemy and the driver quote."""
+    from saga_worker.sql.sessions import driver_error
+
+    cause = driver_error(error)
+    return describe(cause) if cause is not error else describe_error(error)
