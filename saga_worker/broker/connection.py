@@ -24,7 +24,7 @@ from yarl import URL
 
 from saga_worker.broker.hot_path import HotPath
 from saga_worker.broker.lean import LEAN
-from saga_worker.broker.wire import Tap
+from saga_worker.broker.tap import Tap
 from saga_worker.saga.errors import ConfigurationError, SagaWorkerError
 from saga_worker.telemetry import Event, Field
 
@@ -81,7 +81,7 @@ class Session:
 
     @property
     def is_alive(self) -> bool:
-        return not self.closed.done() and self.tap.is_connected
+        return not self.closed.done() and not self.tap.is_lost
 
     @property
     def frame_max(self) -> int:
@@ -114,12 +114,12 @@ class Session:
     async def close(self) -> None:
         """Say farewell unless the other side is beyond hearing it, and free the socket in any case."""
         if self.closed.done() and self.closed.result() is not FAREWELL and self.tap.closed_by_broker is None:
-            self.tap.abort()
+            await self.tap.abort()
         self.fail(FAREWELL)
         transport = self._transport()
         farewell = asyncio.ensure_future(self._pika.close())
         await asyncio.wait({farewell}, timeout=_CLOSE_TIMEOUT_SECONDS)
-        self.tap.abort()  # frees whatever still waits for the socket
+        await self.tap.abort()  # frees whatever still waits for the socket
         await asyncio.wait({farewell}, timeout=_CLOSE_TIMEOUT_SECONDS)
         await asyncio.wait({transport.closing}, timeout=_CLOSE_TIMEOUT_SECONDS)
         farewell.cancel()
@@ -311,8 +311,8 @@ class BrokerConnection:
             await step
         finally:
             stopping.cancel()
-            if not step.done():
-                tap.abort()
+            if not step.done() or step.cancelled() or step.exception() is not None:
+                await tap.abort()
                 step.cancel()
                 await asyncio.wait({step}, timeout=_CLOSE_TIMEOUT_SECONDS)
 

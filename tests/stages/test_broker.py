@@ -26,6 +26,7 @@ from saga_worker.broker import (
     Unroutable,
     connection,
     lean,
+    tap,
     wire,
 )
 from saga_worker.envelope import Source
@@ -421,7 +422,7 @@ async def test_heartbeats_reach_the_library_though_the_tap_takes_every_delivery(
     amqp_url: str, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "HEARTBEAT_SECONDS", 1)  # the library gives up after 3 * (1 + 1) s of silence
-    monkeypatch.setattr(wire, "_KEEP_ALIVE_SECONDS", 0.3)
+    monkeypatch.setattr(tap, "_KEEP_ALIVE_SECONDS", 0.3)
     async with publishing(amqp_url, namespace) as publisher, consuming(amqp_url, namespace) as deliveries:
         for n in range(40):
             await publisher.publish([event(namespace, f"m{n}")])
