@@ -28,6 +28,14 @@ _DURATION: Final = re.compile(r"[0-9]{1,6}(?:ms|s|min)?")
 _PLANNER: Final = {"enable_seqscan": "off", "jit": "off"}
 _KEEPALIVE: Final = {"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
 _DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError)
+# What the driver says when a server has said farewell to an idle connection, whose end it has not read yet. It aborts
+# the connection itself.
+_LOST_ITS_PLACE: Final = "cannot switch to state"
+_TRANSIENT_KINDS: Final = (
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
+    asyncpg.TargetServerAttributeNotMatched,  # none of several hosts is the primary now
+)
 _TRANSIENT_CLASSES: Final = ("08", "40", "53")
 _TRANSIENT_STATES: Final = frozenset(
     {"57P01", "57P02", "57P03", "57P04", "57P05", "57014", "55P03", "25006", "25P02", "25P03"}
@@ -191,13 +199,15 @@ def dsn_of(url: str) -> str:
 
 def is_transient(error: BaseException) -> bool:
     """True when the same unit of work may succeed later: such failures never count as attempts of a message."""
-    if isinstance(error, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError):
+    if isinstance(error, _TRANSIENT_KINDS):
         return True
     if isinstance(error, asyncpg.PostgresError):
         state = _sqlstate(error)
         return state.startswith(_TRANSIENT_CLASSES) or state in _TRANSIENT_STATES
     if isinstance(error, asyncpg.InterfaceError):
         return not isinstance(error, asyncpg.DataError)
+    if isinstance(error, asyncpg.InternalClientError):
+        return str(error).startswith(_LOST_ITS_PLACE)
     return isinstance(error, UnknownCommit | OSError | TimeoutError)
 
 

@@ -211,6 +211,7 @@ class FaultProxy:
                 connection.packets[direction] += 1
                 if not await self._deliver(connection, direction, packet, writer):
                     return
+            await self._open[direction].wait()  # a stall holds the end back, too
             if writer.can_write_eof():
                 writer.write_eof()
         except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -95,6 +96,36 @@ async def test_a_connection_lost_inside_a_transaction_is_transient_and_the_next_
     assert is_transient(raised.value)
 
 
+async def test_a_server_that_says_farewell_to_an_idle_connection_is_only_away(database_url: str) -> None:
+    """The driver refuses the next call when it has read the farewell and not yet the end of the connection."""
+
+    def hold_the_end(connection: Proxied, towards: Direction, packet: bytes) -> Verdict:
+        if b"57P01" in packet and towards is Direction.TO_CLIENT:
+            proxy.stall(Direction.TO_CLIENT)  # from the next packet on
+            farewell.set()
+        return Verdict.PASS
+
+    farewell = asyncio.Event()
+    proxy = FaultProxy.before(database_url, hook=hold_the_end)
+    async with proxy, Database(proxy.rewrite(database_url), max_size=1) as database:
+        idle = await value(database, "SELECT pg_backend_pid()")
+        await end_session(database_url, idle)
+        await farewell.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)  # one turn of the loop sends it, another one reads it
+        with pytest.raises(asyncpg.InternalClientError) as raised:
+            await value(database, "SELECT 1")
+        await proxy.heal()
+
+        assert is_transient(raised.value)
+        assert await value(database, "SELECT pg_backend_pid()") != idle
+
+
+async def end_session(database_url: str, pid: int) -> None:
+    async with single_connection(database_url) as operator:
+        assert await operator.raw.fetchval("SELECT pg_terminate_backend($1)", pid)
+
+
 async def test_limits_hold_inside_the_transaction_and_leave_nothing_behind(database: Database) -> None:
     names = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "enable_seqscan")
     async with database.transaction(lock_timeout="300ms") as conn:
@@ -156,6 +187,7 @@ def test_unknown_errors_are_described_by_their_class_only() -> None:
         asyncpg.AdminShutdownError("x"), asyncpg.CannotConnectNowError("x"), asyncpg.ReadOnlySQLTransactionError("x"),
         asyncpg.QueryCanceledError("x"), asyncpg.ConnectionDoesNotExistError("x"), asyncpg.InterfaceError("x"),
         asyncpg.InvalidCachedStatementError("x"), asyncpg.DiskFullError("x"), TimeoutError(), ConnectionResetError(),
+        asyncpg.TargetServerAttributeNotMatched("x"),
     ],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
@@ -164,8 +196,13 @@ def test_failures_of_the_infrastructure_never_count_as_attempts(error: Exception
 
 
 @pytest.mark.parametrize(
-    "error", [asyncpg.UniqueViolationError("x"), asyncpg.UndefinedTableError("x"), ValueError(), KeyError()]
-)
+    "error",
+    [
+        asyncpg.UniqueViolationError("x"), asyncpg.UndefinedTableError("x"), asyncpg.ProtocolError("x"),
+        asyncpg.InternalClientError("no decoder"), ValueError(), KeyError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
 def test_failures_of_the_work_itself_are_not_transient(error: Exception) -> None:
     assert not is_transient(error)
 

@@ -79,6 +79,18 @@ async def test_a_stall_that_heals_has_lost_nothing(echo: FaultProxy) -> None:
     writer.close()
 
 
+async def test_a_stall_holds_the_end_of_a_connection_too(echo: FaultProxy) -> None:
+    reader, writer = await connect(echo)
+    echo.stall(Direction.TO_CLIENT)
+    writer.write_eof()  # the server answers with its own end
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(), 0.1)
+    await echo.heal()
+
+    assert await reader.read() == b""
+    writer.close()
+
+
 async def test_a_black_hole_swallows_only_the_direction_it_was_told(echo: FaultProxy) -> None:
     reader, writer = await connect(echo)
     (connection,) = echo.connections
