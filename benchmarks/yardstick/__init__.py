@@ -1,48 +1,99 @@
-"""What PostgreSQL alone can do with the statements of a saga worker: pgbench, in one run with the product."""
+"""What PostgreSQL alone can do with the statements of a saga worker: pgbench, in one run with the product.
+
+Scripts: `unbatched` (one commit per event), `unbatched3` (three: store, advance, relay), `batched` (100 events, one
+commit), `merged` (100 events, two commits: store and advance, relay). Their tables have fewer and narrower indexes
+than the product's.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from benchmarks.harness.accounting import DatabaseCounters, Reading, Usage, per_event
+from benchmarks.harness.servers import Servers
 
 HERE = Path(__file__).parent
 
 
-class Yardstick:
-    """pgbench scripts on a database of their own; every run begins with fresh tables."""
+@dataclass(frozen=True, slots=True)
+class Pgbench:
+    """One run of a script."""
 
-    def __init__(self, database_url: str, *, sagas: int = 100_000, seconds: int = 4) -> None:
-        self.database_url = database_url
+    script: str
+    clients: int
+    events_per_second: float
+    usage: Usage
+    cpu: dict[str, float]  # microseconds per event
+    counted: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "script": self.script, "clients": self.clients, "events_per_second": round(self.events_per_second),
+            "postgresql_cpu_us_per_event": self.cpu["postgresql"], **self.counted,
+        }  # fmt: skip
+
+
+class Yardstick:
+    """pgbench scripts on a database of their own; every run begins with fresh tables and a checkpoint."""
+
+    def __init__(self, servers: Servers, *, sagas: int = 100_000, seconds: int = 3) -> None:
+        self.servers = servers
         self.sagas = sagas
         self.seconds = seconds
-        self.pgbench = _binary("pgbench")
-        self.psql = _binary("psql")
+        self.database = f"bench_yardstick_{uuid.uuid4().hex[:8]}"
+        self.database_url = servers.url_of(self.database)
+        self.pgbench, self.psql = _binary("pgbench"), _binary("psql")
 
-    def events_per_second(self, script: str, *, clients: int, batch: int = 1) -> float:
-        """Events per second of one script (`unbatched` or `batched`)."""
-        subprocess.run(
-            [self.psql, "-q", "-v", "ON_ERROR_STOP=1", "-v", f"n={self.sagas}", "-f", HERE / "schema.sql",
-             self.database_url], check=True, stdout=subprocess.DEVNULL,
+    async def __aenter__(self) -> Self:
+        await self.servers.drop(self.database)
+        await self.servers.admin.execute(f'CREATE DATABASE "{self.database}"')
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self.servers.drop(self.database)
+
+    async def best(self, script: str, clients: Sequence[int], *, batch: int = 1) -> Pgbench:
+        """The fastest of several numbers of clients."""
+        runs = [await self.run(script, clients=count, batch=batch) for count in clients]
+        return max(runs, key=lambda run: run.events_per_second)
+
+    async def run(self, script: str, *, clients: int, batch: int = 1) -> Pgbench:
+        _call(self.psql, "-q", "-v", "ON_ERROR_STOP=1", "-v", f"n={self.sagas}", "-f", HERE / "schema.sql",
+              self.database_url)  # fmt: skip
+        roots = {"postgresql": self.servers.postgresql, "harness": [os.getpid()]}
+        before, reading = await DatabaseCounters.take(self.servers.admin, self.database), Reading.take(roots)
+        said = _call(
+            self.pgbench, "-n", "-M", "prepared", "-c", clients, "-j", 1, "-T", self.seconds, "-D", f"n={self.sagas}",
+            "-D", f"b={batch}", "-f", HERE / f"{script}.sql", self.database_url,
         )  # fmt: skip
-        done = subprocess.run(
-            [self.pgbench, "-n", "-M", "prepared", "-c", str(clients), "-j", "1", "-T", str(self.seconds),
-             "-D", f"n={self.sagas}", "-D", f"b={batch}", "-f", HERE / f"{script}.sql", self.database_url],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        found = re.search(r"tps = ([\d.]+)", done.stdout)
-        assert found is not None, done.stdout
-        return float(found[1]) * batch
+        usage = reading.until(Reading.take(roots))
+        counted = before.until(await DatabaseCounters.take(self.servers.admin, self.database))
+        rate, transactions = re.search(r"tps = ([\d.]+)", said), re.search(r"actually processed: (\d+)", said)
+        assert rate is not None and transactions is not None, said
+        events = max(1, int(transactions[1]) * batch)
+        return Pgbench(
+            script, clients, float(rate[1]) * batch, usage, usage.microseconds_per(events), per_event(counted, events)
+        )
+
+
+def _call(*command: object) -> str:
+    # Blocks the event loop, on purpose: nothing else of the harness is to run beside pgbench.
+    return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout
 
 
 def _binary(name: str) -> str:
     """On PATH, or where Debian puts it."""
-    candidates = [
-        shutil.which(name),
-        *sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), reverse=True),
-    ]
-    for candidate in candidates:
+    debian = sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), reverse=True)
+    for candidate in [shutil.which(name), *debian]:
         if candidate:
             return candidate
     raise SystemExit(f"{name} is needed for the yardstick and was not found; on Debian: apt-get install postgresql.")

@@ -1,0 +1,104 @@
+"""The command line that all benchmarks share, and their output: readable, or one line of JSON per benchmark.
+
+A benchmark is a module with `NAME`, `FIGURES` (the targets it measures) and `async def measure(options, servers) ->
+Result`. Its last line of output is one object, `{"R1": {"value": …, "target": …, "verdict": …}, …}`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import plot
+from benchmarks.harness.servers import Servers, servers
+from benchmarks.harness.verdicts import TARGETS, Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may ask for; each benchmark says in its own words what it makes of it."""
+
+    pairs: int = 3
+    sagas: int | None = None  # per run; None: what the benchmark thinks right
+    seconds: int = 3  # of each pgbench run
+    repeats: int = 3  # how often a disturbed pair is measured before it is taken as it is
+    general: bool = False  # without the fast path
+
+    def product_settings(self) -> dict[str, str]:
+        return {"SAGA_WORKER_FAST_PATH": str(not self.general).lower()}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Figures by target, everything measured on the way (JSON values), and the charts of `--plot`."""
+
+    benchmark: str
+    figures: dict[str, Figure]
+    detail: dict[str, Any]
+    charts: tuple[plot.Chart, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        figures = {name: asdict(figure) for name, figure in self.figures.items()}
+        return {"benchmark": self.benchmark, "figures": figures, **self.detail}
+
+
+Measure = Callable[[Options, Servers], Awaitable[Result]]
+
+
+def main(description: str, *benchmarks: Measure, missing: Sequence[str] = ()) -> None:
+    """Run the benchmarks one after the other; `missing` targets are reported as not measured."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=3, help="interleaved pairs (%(default)s); fewer are quicker")
+    parser.add_argument("--sagas", type=int, help="sagas in each run of the product; fewer are quicker")
+    parser.add_argument("--seconds", type=int, default=3, help="of each pgbench run (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="of a pair on a busy machine (%(default)s)")
+    parser.add_argument("--general", action="store_true", help="store first, apply by the pool: no fast path")
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each benchmark, then the figures")
+    parser.add_argument("--plot", metavar="DIRECTORY", type=Path, help="write SVG charts there")
+    given = parser.parse_args()
+    options = Options(given.pairs, given.sagas, given.seconds, given.repeats, given.general)
+    figures = asyncio.run(_run(benchmarks, options, as_json=given.json, charts_in=given.plot))
+    figures |= {name: Figure(None, TARGETS[name].bound, "inconclusive") for name in missing}
+    print(json.dumps({name: figures[name].line() for name in sorted(figures, key=lambda name: int(name[1:]))}))
+
+
+async def _run(
+    benchmarks: Sequence[Measure], options: Options, *, as_json: bool, charts_in: Path | None
+) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {}
+    async with servers() as found:
+        for benchmark in benchmarks:
+            result = await benchmark(options, found)
+            figures |= result.figures
+            document = result.document() | {"machine": found.machine}
+            print(json.dumps(document) if as_json else _readable(result), flush=True)
+            if charts_in is not None:
+                _draw(result.charts, charts_in)
+    return figures
+
+
+def _draw(charts: Sequence[plot.Chart], directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for chart in charts:
+        (directory / f"{chart.name}.svg").write_text(plot.svg(chart))
+
+
+def _readable(result: Result) -> str:
+    lines = [f"{result.benchmark}:"]
+    for name, figure in result.figures.items():
+        target = TARGETS[name]
+        sign = "≥" if target.at_least else "≤"
+        lines.append(f"  {name:<4} {figure.value!s:>8}  {sign} {figure.target:<5} {figure.verdict:<13} {target.text}")
+        lines.append(f"       pairs {', '.join(map(str, figure.pairs))}")
+    return "\n".join([*lines, json.dumps(result.detail, indent=2)])
+
+
+def say(text: str) -> None:
+    """Progress, on standard error."""
+    print(text, file=sys.stderr, flush=True)
