@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 from uuid import UUID
 
+from msgspec import structs
+
 from saga_worker.saga.backlog import (
     BEHIND_DEAD,
     HANDLER_ERROR,
@@ -420,7 +422,7 @@ class _Fold:
         assert self.instance is not None
         if set(listed) != set(self.instance.progress.attention):
             listed = list(dict.fromkeys(listed))
-            progress = replace(self.instance.progress, attention=tuple(listed))
+            progress = structs.replace(self.instance.progress, attention=tuple(listed))
             self.instance = replace(self.instance, attention="; ".join(listed) or None, progress=progress)
 
     # -- timers ---------------------------------------------------------------------------------------------------
@@ -488,9 +490,9 @@ class _Fold:
         delay = self.limits.attempts.delay(failures, self.given.jitter)
         timers = {
             **progress.timers,
-            name: replace(timer, due_at=self.given.now + (delay or HOPELESS), failures=failures),
+            name: structs.replace(timer, due_at=self.given.now + (delay or HOPELESS), failures=failures),
         }
-        self.instance = replace(self.instance, progress=replace(progress, timers=timers))
+        self.instance = replace(self.instance, progress=structs.replace(progress, timers=timers))
         if delay is None:
             others = [entry for entry in progress.attention if not entry.startswith(f"{TIMER_FAILED}{name}: ")]
             self._list([*others, f"{TIMER_FAILED}{name}: {error[:200].replace('; ', ', ')}"])

@@ -7,13 +7,14 @@ that stands in the saga's row and back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Final
 from uuid import UUID
 
-from pydantic_core import from_json, to_json
+from msgspec import Struct, field
+from msgspec.json import Decoder, Encoder
 
 from saga_worker.saga.transitions import Status
 
@@ -32,14 +33,13 @@ class CommandKind(StrEnum):
     UNDO = "undo"
 
 
-@dataclass(frozen=True, slots=True)
-class CommandRecord:
+class CommandRecord(Struct, frozen=True, array_like=True):
     """One committed command, activity or local step; the last two have no destination and no body.
 
-    `body` is kept while a resend may need it; `undoes` names the seq it takes back.
+    `body` is kept while a resend may need it; `undoes` names the seq it takes back. Stored as an array in this order,
+    which SQL reads by place.
     """
 
-    seq: int
     step: str
     kind: CommandKind
     fate: Fate
@@ -50,10 +50,10 @@ class CommandRecord:
     undoes: int | None = None
     undone: bool = False  # its undo was answered
     is_given_up: bool = False  # an activity without an attempt left: it waits for an operator
+    seq: int = 0  # from 1 on
 
 
-@dataclass(frozen=True, slots=True)
-class Timer:
+class Timer(Struct, frozen=True, array_like=True):
     """A due time in database time. A fired or cancelled timer is gone; arming again raises the epoch."""
 
     due_at: datetime
@@ -62,8 +62,7 @@ class Timer:
     failures: int = 0  # how often its handler raised in a row
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """How far a saga has come. Treated as immutable: every change makes a new one."""
 
     active: dict[str, int | None] = field(default_factory=dict)  # open step id -> seq of its command, if it has one
@@ -104,43 +103,14 @@ class Instance:
 
 
 def dump_progress(progress: Progress) -> bytes:
-    """JSON for the row's `progress` column. Short keys: the value is rewritten at every step."""
-    return to_json(
-        {
-            "active": progress.active,
-            "commands": {
-                str(c.seq): [c.step, c.kind, c.fate, c.destination, c.type, c.body, c.attempts, c.undoes, c.undone]
-                + ([True] if c.is_given_up else [])
-                for c in progress.commands.values()
-            },
-            "timers": {n: [t.due_at.isoformat(), t.epoch, t.fired, t.failures] for n, t in progress.timers.items()},
-            "epoch": progress.epoch,
-            "undo_failures": {str(seq): n for seq, n in progress.undo_failures.items()},
-            "pivoted": progress.pivoted,
-            "attention": progress.attention,
-            "sequences": progress.sequences,
-        }
-    )
+    """JSON for the row's `progress` column; records are arrays, since the value is rewritten at every step."""
+    return _ENCODER.encode(progress)
 
 
 def load_progress(raw: bytes) -> Progress:
     """The inverse of `dump_progress`."""
-    data: dict[str, Any] = from_json(raw)
-    return Progress(
-        active=data["active"],
-        commands={int(seq): _command(int(seq), values) for seq, values in data["commands"].items()},
-        timers={n: Timer(datetime.fromisoformat(v[0]), v[1], v[2], v[3]) for n, v in data["timers"].items()},
-        epoch=data["epoch"],
-        undo_failures={int(seq): n for seq, n in data["undo_failures"].items()},
-        pivoted=data["pivoted"],
-        attention=tuple(data["attention"]),
-        sequences=data.get("sequences", {}),
-    )
+    return _DECODER.decode(raw)
 
 
-def _command(seq: int, values: list[Any]) -> CommandRecord:
-    step, kind, fate, destination, type_, body, attempts, undoes, undone, *given_up = values
-    return CommandRecord(
-        seq=seq, step=step, kind=CommandKind(kind), fate=Fate(fate), destination=destination, type=type_, body=body,
-        attempts=attempts, undoes=undoes, undone=undone, is_given_up=bool(given_up),
-    )  # fmt: skip
+_ENCODER: Final = Encoder()
+_DECODER: Final = Decoder(Progress)

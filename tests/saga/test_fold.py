@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec import structs
 
 from saga_worker import OnTimeout, Retry, Saga, days, hours, minutes, seconds
 from saga_worker.saga.changes import SagaChange
@@ -588,8 +589,8 @@ def test_an_earlier_timer_lowers_the_wake_row() -> None:
 
 
 def replace_due(instance: Instance, due_at: datetime) -> Instance:
-    timers = {name: replace(timer, due_at=due_at) for name, timer in instance.progress.timers.items()}
-    return replace(instance, progress=replace(instance.progress, timers=timers))
+    timers = {name: structs.replace(timer, due_at=due_at) for name, timer in instance.progress.timers.items()}
+    return replace(instance, progress=structs.replace(instance.progress, timers=timers))
 
 
 def test_a_saga_without_timers_clears_its_wake_row() -> None:

@@ -47,7 +47,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 async def test_what_was_saved_comes_back_as_it_was(database: Database) -> None:
     command = CommandRecord(
-        1, "reserve", CommandKind.FORWARD, Fate.SENT, "inventory", "reserve_stock", '{"n":"\\u0000"}'
+        "reserve", CommandKind.FORWARD, Fate.SENT, "inventory", "reserve_stock", '{"n":"\\u0000"}', seq=1
     )
     progress = Progress(active={"reserve": 1}, commands={1: command}, timers={"reserve": Timer(NOW, 3)}, epoch=3)
     stored = saga(

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from saga_worker.admin.saga_report import Facts, explain
 from saga_worker.saga.instance import Fate, Progress
@@ -36,7 +37,7 @@ def test_a_command_in_flight_names_participant_step_time_and_timeout() -> None:
     waiting = progress(command(3, "reserve", Fate.SENT, attempts=2), timers={"timeout:3": NOW + timedelta(minutes=1)})
     sent = {"sent_ids": [command_id(REF, 3)], "decided_at": NOW - timedelta(minutes=3)}
 
-    first, second = explain(replace(facts(replace(waiting, active={"reserve": 3})), journal=[sent]))
+    first, second = explain(replace(facts(structs.replace(waiting, active={"reserve": 3})), journal=[sent]))
 
     assert first == "checkout 4711 is running at reserve, last moved 2026-11-20 11:57:00Z."
     assert second == (
@@ -56,7 +57,9 @@ def test_an_undo_in_flight_is_told_as_one() -> None:
 
 
 def test_a_wait_says_until_when() -> None:
-    waiting = replace(progress(timers={"wait:fraud review": NOW + timedelta(days=2)}), active={"fraud review": None})
+    waiting = structs.replace(
+        progress(timers={"wait:fraud review": NOW + timedelta(days=2)}), active={"fraud review": None}
+    )
 
     first, second = explain(facts(waiting, status="waiting"))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
+from msgspec.structs import replace
 from pydantic_core import from_json
 
 from saga_worker.saga.decide.next import Next, OpenAgain, Proceed, Stay

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from saga_worker.saga.commands import Answer, Then
 from saga_worker.saga.decide.next import Leave, Next, OpenAgain, Proceed, Stay, Undo, UndoAgain
