@@ -303,15 +303,17 @@ async def _with_consumers(connection: Connection, rows: list[NewRow]) -> list[Ne
     refs = {row.ref for row in rows if row.role is Role.REPLY and row.ref is not None}
     if not refs:
         return rows
-    found = {each["ref"]: each["definition"] for each in await connection.fetch("definitions_of_refs", sorted(refs))}
-    return [_with_consumer(row, found) if row.ref in refs else row for row in rows]
+    found = {each["ref"]: each["definition"] for each in await connection.fetch("definitions_of_refs", refs)}
+    return [_with_consumer(row, found) for row in rows]
 
 
 def _with_consumer(row: NewRow, definitions: dict[UUID, str]) -> NewRow:
     if row.role is not Role.REPLY or row.ref is None:
         return row
-    if row.ref in definitions:
-        return replace(row, consumer=definitions[row.ref])
+    definition = definitions.get(row.ref)
+    if definition is not None:
+        row.consumer = definition
+        return row
     return replace(
         row, ref=None, state=RowState.DEAD, reason="unknown_command", suspect=False,
         error="Its correlation id has the form of our command ids, but no saga of ours sent it.",
@@ -320,14 +322,17 @@ def _with_consumer(row: NewRow, definitions: dict[UUID, str]) -> NewRow:
 
 def _count(rows: Sequence[NewRow], inserted: inbox.Inserted) -> None:
     metrics.duplicates.inc(inserted.duplicates)
+    received: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     for row, outcome in zip(rows, inserted.outcomes, strict=True):
         if outcome.verdict is Verdict.DUPLICATE:
             continue
-        metrics.received.labels(row.consumer).inc()
+        received[row.consumer] += 1
         reason = "id_reused" if outcome.verdict is Verdict.ID_REUSED else row.reason
         if reason is not None and (row.state is RowState.DEAD or outcome.verdict is Verdict.ID_REUSED):
             metrics.dead.labels(row.consumer, reason).inc()
             refused[reason] += 1
+    for consumer, count in received.items():
+        metrics.received.labels(consumer).inc(count)
     for reason, count in refused.items():
         log.warning(Event.DELIVERY_REFUSED, extra={Field.REASON: reason, Field.COUNT: count})

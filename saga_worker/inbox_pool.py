@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -266,20 +267,30 @@ class InboxPool:
 def _count(advanced: Advanced) -> None:
     """What was committed, as figures; logs what became a dead letter."""
     metrics.transaction_sagas.observe(len(advanced.changes))
+    settled: Counter[tuple[str, str]] = Counter()
+    applied: Counter[tuple[str, str]] = Counter()
+    started: Counter[str] = Counter()
+    finished: Counter[tuple[str, str]] = Counter()
     for change in advanced.changes:
         saga = change.after or change.before
         definition = saga.definition if saga is not None else ""
         for row in change.rows:
             if row.state is RowState.READY:
                 continue
-            metrics.settled.labels(definition, row.state.label).inc()
+            settled[definition, row.state.label] += 1
             if row.state is RowState.DEAD:
                 metrics.dead.labels(definition, row.reason or "").inc()
                 log.warning(Event.ROW_DEAD, extra={Field.INBOX_ID: row.id, Field.REASON: row.reason})
         for entry in change.journal:
-            metrics.inputs_applied.labels(entry.consumer, entry.input_kind).inc()
-        if change.before is None and change.after is not None:
-            metrics.started.labels(definition).inc()
-        was_final = change.before is not None and change.before.status.is_final
-        if change.after is not None and change.after.status.is_final and not was_final:
-            metrics.finished.labels(definition, change.after.status.label).inc()
+            applied[entry.consumer, entry.input_kind] += 1
+        if saga is None or change.after is None:
+            continue
+        if change.before is None:
+            started[definition] += 1
+        if saga.status.is_final and not (change.before is not None and change.before.status.is_final):
+            finished[definition, saga.status.label] += 1
+    for definition, count in started.items():
+        metrics.started.labels(definition).inc(count)
+    for counter, found in ((metrics.settled, settled), (metrics.inputs_applied, applied), (metrics.finished, finished)):
+        for labels, count in found.items():
+            counter.labels(*labels).inc(count)

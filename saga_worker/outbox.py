@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, assert_never
+from dataclasses import dataclass, field
+from typing import Any, Final, assert_never
 from uuid import UUID
 
 import asyncpg
@@ -44,6 +44,7 @@ class OutboxRow:
     message_id: str
     attempts: int = 0
     delay_seconds: float = 0.0
+    properties: dict[str, Any] | None = field(default=None, compare=False)  # `props`, while nobody has to read it
 
     @property
     def key(self) -> Key:
@@ -63,7 +64,7 @@ async def append(conn: Connection, rows: Sequence[OutboxRow], *, owner: int) -> 
     """Store the rows; those that were not there already, which are the ones to publish after the commit."""
     if not rows:
         return []
-    by_key = {row.key: row for row in sorted(rows, key=_key)}
+    by_key = {row.key: row for row in sorted(rows, key=_order)}
     values = [
         (r.ref, r.seq, r.destination, r.type, r.exchange, r.routing_key, r.mandatory, r.props, r.body)
         for r in by_key.values()
@@ -94,7 +95,7 @@ async def unsent(conn: Connection, refs: Iterable[UUID]) -> dict[UUID, frozenset
 
 async def delete(conn: Connection, keys: Iterable[Key], *, owner: int) -> int:
     """Remove confirmed rows that still belong to `owner`; how many there were."""
-    ordered = sorted(set(keys))
+    ordered = sorted(set(keys), key=_key_order)
     if not ordered:
         return 0
     return await conn.execute("outbox_delete", [k[0] for k in ordered], [k[1] for k in ordered], owner)
@@ -108,7 +109,7 @@ async def mine(conn: Connection, owner: int, *, after: Key | None = None, limit:
 
 async def take_over(conn: Connection, me: int, limit: int) -> list[OutboxRow]:
     """Make up to `limit` rows that nobody owns ours, in order; to be published after the commit."""
-    return sorted((_stored(row) for row in await conn.fetch("outbox_take_over", me, limit)), key=_key)
+    return sorted((_stored(row) for row in await conn.fetch("outbox_take_over", me, limit)), key=_order)
 
 
 async def release(conn: Connection, owner: int) -> int:
@@ -128,18 +129,18 @@ async def postpone(conn: Connection, keys: Iterable[Key], owner: int, error: str
 def _row(saga: Instance, effect: SendCommand | PublishEvent, namespace: str, app_id: str, replies_to: str) -> OutboxRow:
     message_id = command_id(saga.ref, effect.seq)
     headers = {"saga-id": str(saga.saga_id), "saga-name": saga.definition, "saga-step": effect.step}
-    props: dict[str, object] = {
+    properties: dict[str, Any] = {
         "message_id": message_id,
         "type": effect.type,
         "app_id": app_id,
         "content_type": "application/json",
         "delivery_mode": 2,
-        "timestamp": saga.updated_at.isoformat(),
+        "timestamp": int(saga.updated_at.timestamp()),
         "headers": headers,
     }
     match effect:
         case SendCommand():
-            props["reply_to"] = replies_to
+            properties["reply_to"] = replies_to
             if effect.deadline is not None:
                 headers["saga-deadline"] = effect.deadline.isoformat()
             if effect.undoes is not None:
@@ -154,7 +155,8 @@ def _row(saga: Instance, effect: SendCommand | PublishEvent, namespace: str, app
             assert_never(never)
     return OutboxRow(
         ref=saga.ref, seq=effect.seq, destination=destination, type=effect.type, exchange=exchange,
-        routing_key=routing_key, props=to_json(props), body=effect.body, mandatory=mandatory, message_id=message_id,
+        routing_key=routing_key, props=to_json(properties), body=effect.body, mandatory=mandatory,
+        message_id=message_id, properties=properties,
     )  # fmt: skip
 
 
@@ -167,5 +169,10 @@ def _stored(row: asyncpg.Record) -> OutboxRow:
     )  # fmt: skip
 
 
-def _key(row: OutboxRow) -> Key:
-    return row.key
+def _order(row: OutboxRow) -> tuple[int, int]:
+    """That of the key; comparing UUIDs takes eight times as long as comparing their numbers."""
+    return row.ref.int, row.seq
+
+
+def _key_order(key: Key) -> tuple[int, int]:
+    return key[0].int, key[1]

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from saga_worker.envelope.delivery import FieldValue, Properties
 
@@ -20,6 +20,9 @@ MAX_HEADER_BYTES: Final = 100_000  # well under the 131,072 of a frame, which a 
 MAX_DEPTH: Final = 32
 _LAST_SECOND: Final = 253_402_300_799  # 9999-12-31T23:59:59Z
 
+Path: TypeAlias = tuple[object, ...]  # the name of a property, then keys and indexes within it
+
+_LENGTHS: Final = tuple(bytes((length,)) for length in range(256))
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
@@ -163,19 +166,11 @@ def encode_properties(properties: Properties) -> bytes:
     """Flags and values; raises `Unsendable` naming the field."""
     flags = 0
     pieces = [b""]
-    for bit, name, kind in _LAYOUT:
-        value = getattr(properties, name) if name else None
-        if value is None or value == {}:
-            continue
-        flags |= bit
-        if kind == "text":
-            pieces.append(encode_short(value, name))
-        elif kind == "octet":
-            pieces.append(_octet(value, name))
-        elif kind == "seconds":
-            pieces.append(_seconds(value, name))
-        else:
-            pieces.append(_encode_table(value, name, 0))
+    for bit, name, encode in _ENCODERS:
+        value = getattr(properties, name)
+        if value is not None and value != {}:
+            flags |= bit
+            pieces.append(encode(value, (name,)))
     pieces[0] = _U16.pack(flags)
     encoded = b"".join(pieces)
     if len(encoded) > MAX_HEADER_BYTES:
@@ -183,95 +178,110 @@ def encode_properties(properties: Properties) -> bytes:
     return encoded
 
 
-def encode_short(value: str, name: str) -> bytes:
+def encode_short(value: str, path: Path) -> bytes:
     """A short string; raises `Unsendable` when it is no text or over 255 bytes."""
-    raw = _encode_text(value, name)
+    raw = _encode_text(value, path)
     if len(raw) > 255:
-        raise Unsendable(f"{name} has {len(raw)} bytes; the limit is 255")
-    return bytes((len(raw),)) + raw
+        raise Unsendable(f"{_named(path)} has {len(raw)} bytes; the limit is 255")
+    return _LENGTHS[len(raw)] + raw
 
 
-def _encode_text(value: object, name: str) -> bytes:
+def _named(path: Path) -> str:
+    """Where in the properties; put together only for a sentence."""
+    return f"{path[0]}{''.join(f'[{key!r}]' for key in path[1:])}"
+
+
+def _encode_text(value: object, path: Path) -> bytes:
     if not isinstance(value, str):
-        raise Unsendable(f"{name} must be text, not {type(value).__name__}")
+        raise Unsendable(f"{_named(path)} must be text, not {type(value).__name__}")
     try:
         return value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        raise Unsendable(f"{name} holds a lone surrogate, which UTF-8 cannot carry") from None
+        raise Unsendable(f"{_named(path)} holds a lone surrogate, which UTF-8 cannot carry") from None
 
 
-def _octet(value: object, name: str) -> bytes:
+def _octet(value: object, path: Path) -> bytes:
     if not isinstance(value, int) or not 0 <= value <= 255:
-        raise Unsendable(f"{name} must be a number from 0 to 255")
+        raise Unsendable(f"{_named(path)} must be a number from 0 to 255")
     return bytes((value,))
 
 
-def _seconds(value: object, name: str) -> bytes:
+def _seconds(value: object, path: Path) -> bytes:
     if not isinstance(value, int) or not 0 <= value <= _LAST_SECOND:
-        raise Unsendable(f"{name} must be whole seconds from 1970 to the year 9999")
+        raise Unsendable(f"{_named(path)} must be whole seconds from 1970 to the year 9999")
     return _U64.pack(value)
 
 
-def _encode_table(table: object, name: str, depth: int) -> bytes:
-    if not isinstance(table, dict) or depth > MAX_DEPTH:
-        raise Unsendable(f"{name} must be a table of at most {MAX_DEPTH} levels")
+def _encode_table(table: object, path: Path) -> bytes:
+    if not isinstance(table, dict) or len(path) > MAX_DEPTH + 1:
+        raise Unsendable(f"{_named(path)} must be a table of at most {MAX_DEPTH} levels")
     pieces: list[bytes] = []
     for key, value in table.items():
-        pieces.append(encode_short(key, f"a key of {name}"))
-        pieces.append(_encode_value(value, f"{name}[{key!r}]", depth + 1))
+        inside = (*path, key)
+        pieces.append(encode_short(key, inside))
+        pieces.append(_encode_value(value, inside))
     encoded = b"".join(pieces)
     return _U32.pack(len(encoded)) + encoded
 
 
-def _encode_value(value: object, name: str, depth: int) -> bytes:
+def _encode_value(value: object, path: Path) -> bytes:
     match value:
         case str():
-            raw = _encode_text(value, name)
+            raw = _encode_text(value, path)
             return b"S" + _U32.pack(len(raw)) + raw
         case None:
             return b"V"
         case bool():
             return b"t\x01" if value else b"t\x00"
         case int():
-            return _encode_integer(value, name)
+            return _encode_integer(value, path)
         case float():
             if not math.isfinite(value):
-                raise Unsendable(f"{name} is not a finite number")
+                raise Unsendable(f"{_named(path)} is not a finite number")
             return b"d" + struct.pack(">d", value)
         case bytes() | bytearray():
             return b"x" + _U32.pack(len(value)) + bytes(value)
         case datetime():
-            return b"T" + _seconds(_whole_seconds(value), name)
+            return b"T" + _seconds(_whole_seconds(value), path)
         case Decimal():
-            return _encode_decimal(value, name)
+            return _encode_decimal(value, path)
         case dict():
-            return b"F" + _encode_table(value, name, depth)
+            return b"F" + _encode_table(value, path)
         case list():
-            return _encode_array(value, name, depth)
+            return _encode_array(value, path)
         case _:
-            raise Unsendable(f"{name} has the type {type(value).__name__}, which AMQP cannot carry")
+            raise Unsendable(f"{_named(path)} has the type {type(value).__name__}, which AMQP cannot carry")
 
 
-def _encode_integer(value: int, name: str) -> bytes:
+def _encode_integer(value: int, path: Path) -> bytes:
     if not -(2**63) <= value < 2**63:
-        raise Unsendable(f"{name} does not fit 64 bits")
+        raise Unsendable(f"{_named(path)} does not fit 64 bits")
     return b"l" + struct.pack(">q", value)
 
 
-def _encode_array(values: list[object], name: str, depth: int) -> bytes:
-    if depth > MAX_DEPTH:
-        raise Unsendable(f"{name} is nested deeper than {MAX_DEPTH} levels")
-    encoded = b"".join([_encode_value(value, f"{name}[{index}]", depth + 1) for index, value in enumerate(values)])
+def _encode_array(values: list[object], path: Path) -> bytes:
+    if len(path) > MAX_DEPTH + 1:
+        raise Unsendable(f"{_named(path)} is nested deeper than {MAX_DEPTH} levels")
+    encoded = b"".join([_encode_value(value, (*path, index)) for index, value in enumerate(values)])
     return b"A" + _U32.pack(len(encoded)) + encoded
 
 
-def _encode_decimal(value: Decimal, name: str) -> bytes:
+def _encode_decimal(value: Decimal, path: Path) -> bytes:
     exponent = value.as_tuple().exponent
     scale = -exponent if isinstance(exponent, int) and exponent < 0 else 0
     if not value.is_finite() or scale > 255 or abs(value.scaleb(scale)) >= 2**31:
-        raise Unsendable(f"{name} does not fit a decimal of AMQP (31 bits, up to 255 places)")
+        raise Unsendable(f"{_named(path)} does not fit a decimal of AMQP (31 bits, up to 255 places)")
     return b"D" + struct.pack(">Bi", scale, int(value.scaleb(scale)))
 
 
 def _whole_seconds(value: datetime) -> int:
     return int((value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp())
+
+
+_ENCODE: Final[dict[str, Callable[[Any, Path], bytes]]] = {
+    "text": encode_short,
+    "octet": _octet,
+    "seconds": _seconds,
+    "table": _encode_table,
+}
+_ENCODERS: Final = tuple((bit, name, _ENCODE[kind]) for bit, name, kind in _LAYOUT if name)

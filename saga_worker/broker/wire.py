@@ -53,7 +53,7 @@ def publish_method(channel: int, exchange: str, routing_key: str, *, mandatory: 
 
 @lru_cache(maxsize=4096)
 def _publish_arguments(exchange: str, routing_key: str, mandatory: bool) -> bytes:
-    names = encode_short(exchange, "exchange") + encode_short(routing_key, "routing_key")
+    names = encode_short(exchange, ("exchange",)) + encode_short(routing_key, ("routing_key",))
     return INDEX.pack(BASIC_PUBLISH) + b"\x00\x00" + names + (b"\x01" if mandatory else b"\x00") + _END
 
 

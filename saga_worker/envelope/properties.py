@@ -73,16 +73,14 @@ def _present(properties: Properties) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in _NAMES:
         value = getattr(properties, name)
-        if value is not None and value != {}:
-            values[name] = _table(value) if name == "headers" else _plain(value)
+        if value is None or value == {}:
+            continue
+        values[name] = _table(value) if name == "headers" else _plain(value)
     return values
 
 
 def _properties(values: dict[str, Any]) -> Properties:
-    restored = {name: _restored(values[name]) for name in _NAMES if name in values}
-    if isinstance(instant := restored.get("timestamp"), str):  # as an outbox row writes it
-        restored["timestamp"] = int(datetime.fromisoformat(instant).timestamp())
-    return Properties(**restored)
+    return Properties(**{name: _restored(values[name]) for name in _NAMES if name in values})
 
 
 def _table(table: dict[str, FieldValue]) -> dict[str, Any]:
@@ -92,6 +90,8 @@ def _table(table: dict[str, FieldValue]) -> dict[str, Any]:
 
 def _plain(value: FieldValue) -> Any:
     """`value` as JSON can say it."""
+    if type(value) is str and value.isascii():  # nearly always
+        return value
     match value:
         case str():
             return value if _is_clean(value) else {"$text": b64encode(_raw(value)).decode("ascii")}

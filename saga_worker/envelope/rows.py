@@ -45,7 +45,7 @@ class EnvelopeLimits:
     parking_seconds: float = 14 * DAY_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Envelope:
     """What stands on the outside, all of it fit to be stored."""
 
@@ -127,6 +127,8 @@ def _envelope(delivery: Delivery, *, is_reply: bool) -> _Envelope:
 
 def _fit(text: str, name: str) -> str:
     """`text`, if a table can hold and an operator type it."""
+    if text.isascii() and text.isprintable() and len(text) <= 255:
+        return text
     if _UNFIT.search(text) or len(text.encode()) > 255:
         raise PoisonMessage(
             f"invalid_{name}", f"The {name} is not UTF-8 of up to 255 bytes without control characters."

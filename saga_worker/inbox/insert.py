@@ -17,9 +17,11 @@ from saga_worker.sql import storable
 from saga_worker.sql.connection import Connection
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewRow:
     """One message for one consumer, as it is to be stored. `consumer` is empty for a type that no route knows.
+
+    Not frozen: hot path, and the consumer of a reply is known last.
 
     Without the lock of its saga a row may be ready, done or dead only, or parked without a ref.
     """
@@ -74,7 +76,7 @@ class Inserted:
     reused: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Keyed:
     """A row with its keys, computed once, and its place in the batch."""
 

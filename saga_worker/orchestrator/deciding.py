@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -27,7 +26,8 @@ from saga_worker.saga.instance import Instance
 from saga_worker.saga.rows import InboxRow
 
 DECIDE_SECONDS: Final = 0.05  # after this the batch commits what it has; the rest is claimed again
-_NOT_DRAWN: Final = UUID(int=0)  # the id of a new saga, until its turn
+_NOT_DRAWN: Final = UUID(int=0)  # the id of a saga that has one already
+_NONE: Final[frozenset[int]] = frozenset()
 
 
 class Decider:
@@ -44,7 +44,6 @@ class Decider:
         unsent: dict[UUID, frozenset[int]], *, alone: bool = False, write_error: str | None = None,
     ) -> None:  # fmt: skip
         """Apply what these sagas have waiting; those that the time does not suffice for are looked at again."""
-        given = self._given(backlog.now)
         stop_at = time.monotonic() + DECIDE_SECONDS
         for ref in owned:
             if time.monotonic() > stop_at:
@@ -57,7 +56,8 @@ class Decider:
             if saga is None:
                 advanced.unknown.add(ref)
                 continue
-            mine = replace(given, jitter=random.random(), saga_id=uuid7(), unsent=unsent.get(ref, frozenset()))
+            saga_id = uuid7() if instance is None else _NOT_DRAWN
+            mine = self._given(backlog.now, saga_id, unsent.get(ref, _NONE))
             advanced.add(fold(saga, ref, instance, rows, mine, self._limits, alone=alone, write_error=write_error))
         advanced.again |= backlog.truncated & {change.ref for change in advanced.changes if change.rows}
 
@@ -66,7 +66,7 @@ class Decider:
         done: LocalDone | LocalFailed,
     ) -> SagaChange:  # fmt: skip
         """What a local step has led to; raises `LocalRefused` when that cannot be kept."""
-        given = replace(self._given(now), jitter=random.random())
+        given = self._given(now, _NOT_DRAWN, _NONE)
         return fold_local(saga, instance, rows, given, self._limits, done)
 
     def definition(self, instance: Instance) -> Saga[Any] | None:
@@ -78,8 +78,11 @@ class Decider:
         consumers = {row.ref: row.consumer for row in rows if row.ref is not None}
         found = [ref for ref, instance in locked.found.items() if self.definition(instance)]
         absent = [ref for ref in locked.absent if self._registry.latest(consumers[ref])]
-        return [*found, *sorted(absent)]
+        return [*found, *sorted(absent, key=_number)]
 
-    def _given(self, now: datetime) -> Given:
-        """What is the same for all sagas of a transaction; whoever folds one draws its jitter and its id."""
-        return Given(now, 0.0, _NOT_DRAWN, replies_are_in=self._replies_are_in(), watch=self._watch)
+    def _given(self, now: datetime, saga_id: UUID, unsent: frozenset[int]) -> Given:
+        return Given(now, random.random(), saga_id, unsent, self._replies_are_in(), self._watch)
+
+
+def _number(ref: UUID) -> int:
+    return ref.int

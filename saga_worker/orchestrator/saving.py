@@ -54,7 +54,7 @@ class Saver:
         if rows:
             owner = worker_id if self._has_relay else outbox.NOBODY
             advanced.outgoing = await outbox.append(connection, rows, owner=owner)
-            advanced.held_back = await outbox.foreign(connection, sorted({row.ref for row in rows}), owner)
+            advanced.held_back = await outbox.foreign(connection, {row.ref for row in rows}, owner)
 
 
 async def _correct_wakes(connection: Connection, advanced: Advanced, owned: Sequence[UUID]) -> None:

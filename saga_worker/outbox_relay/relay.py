@@ -19,7 +19,7 @@ from uuid import UUID
 
 from saga_worker import outbox
 from saga_worker.broker import Confirmed, Invalid, Outcome, Outgoing, Publisher, Unknown, Unroutable
-from saga_worker.envelope import load_properties
+from saga_worker.envelope import Properties, load_properties
 from saga_worker.faults import fault_point
 from saga_worker.outbox import Key, OutboxRow
 from saga_worker.outbox_relay.lanes import LaneKey, Lanes, Message
@@ -29,6 +29,9 @@ from saga_worker.telemetry import Event, Field, metrics
 log = logging.getLogger(__name__)
 
 INVALID: Final = "invalid:"  # how `last_error` of a message begins that can never be sent
+_PUBLISHED: Final = {
+    kind: metrics.published.labels(kind.__name__.lower()) for kind in (Confirmed, Unroutable, Unknown, Invalid)
+}
 _TEN_YEARS: Final = 10 * 365 * 86_400.0
 
 
@@ -174,7 +177,7 @@ class OutboxRelay:
 
     def _on_outcome(self, sent: Outgoing, outcome: Outcome) -> None:
         message_id = sent.properties.message_id or ""
-        metrics.published.labels(type(outcome).__name__.lower()).inc()
+        _PUBLISHED[type(outcome)].inc()
         if isinstance(outcome, Confirmed):
             self._note_confirmed(message_id)
         else:
@@ -320,7 +323,8 @@ class OutboxRelay:
 
 
 def _outgoing(row: OutboxRow) -> Outgoing:
-    return Outgoing(row.exchange, row.routing_key, row.body, load_properties(row.props), row.mandatory)
+    properties = Properties(**row.properties) if row.properties is not None else load_properties(row.props)
+    return Outgoing(row.exchange, row.routing_key, row.body, properties, row.mandatory)
 
 
 def _fields(row: OutboxRow, error: str) -> dict[str, object]:

@@ -7,7 +7,8 @@ and that every id can be read back. Hands refs to the inbox and the locks.
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -18,6 +19,7 @@ from uuid import UUID
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.rows import Role
 
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 MAX_KEY_BYTES: Final = 255
 MAX_SEQ: Final = 2**31 - 1  # an integer column
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -82,7 +84,7 @@ def parse_command_id(text: str) -> tuple[UUID, int] | None:
     match = _COMMAND_ID.fullmatch(text)
     if match is None or int(match[2]) > MAX_SEQ:
         return None
-    return UUID(bytes=urlsafe_b64decode(match[1] + "==")), int(match[2])
+    return UUID(bytes=a2b_base64(match[1].translate(_URL_SAFE) + "==")), int(match[2])
 
 
 def resolve_pointer(document: object, pointer: str) -> object:
