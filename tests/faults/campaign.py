@@ -23,6 +23,7 @@ import pydantic
 
 from saga_worker.admin.check import Verdict, verify
 from saga_worker.settings import Settings
+from saga_worker.sql.connection import is_transient
 from saga_worker.testing import eventually, ledgers
 from saga_worker.testing.checker import Report, check
 from saga_worker.testing.ledgers import Delivery
@@ -112,7 +113,10 @@ class Outcome:
 
 
 class Campaign:
-    """The machinery of one run. `faults` counts what was injected; a run that met none proves nothing."""
+    """The machinery of one run. `faults` counts what was injected; a run that met none proves nothing.
+
+    `sampling` looks for sagas that are stuck (I8) as long as it goes on.
+    """
 
     def __init__(self, place: Place, definitions: Path, settings: Mapping[str, str] | None = None) -> None:
         self.place = place
@@ -137,21 +141,29 @@ class Campaign:
         self._connection: asyncpg.Connection | None = None
         self._querying = asyncio.Lock()
         self._stuck_seen: dict[str, None] = {}
-        self._sampler: asyncio.Task[None] | None = None
+        self.sampling: asyncio.Task[None] | None = None
         self._files = 0
 
     async def __aenter__(self) -> Self:
-        self._sampler = asyncio.create_task(self._sample())
+        self.sampling = asyncio.create_task(self._sample())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._sampler is not None:
-            self._sampler.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sampler
-        self.processes.close()
-        if self._connection is not None:
-            self._connection.terminate()
+        """Every process has ended and every file is closed, whatever failed; then a failure of `sampling` is raised."""
+        try:
+            self.processes.close()
+        finally:
+            await self._stop_sampling()
+
+    async def _stop_sampling(self) -> None:
+        try:
+            if self.sampling is not None:
+                self.sampling.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self.sampling
+        finally:
+            if self._connection is not None:
+                self._connection.terminate()
 
     # -- workers ----------------------------------------------------------------------------------------------------
 
@@ -216,7 +228,11 @@ class Campaign:
             if connection is None or connection.is_closed():
                 connection = await asyncpg.connect(self.place.database_url, timeout=10, command_timeout=30)
                 self._connection = connection
-            rows: list[asyncpg.Record] = await connection.fetch(query, *args)
+            try:
+                rows: list[asyncpg.Record] = await connection.fetch(query, *args)
+            except Exception:
+                connection.terminate()  # it may be lost
+                raise
             return rows
 
     async def value(self, query: str, *args: object) -> Any:
@@ -281,9 +297,11 @@ class Campaign:
     async def _sample(self) -> None:
         """I8 is a promise for every moment, so it is looked at all the time."""
         while True:
-            # A database that a test has stopped, or not yet migrated, has nothing to say.
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            try:
                 self._stuck_seen.update(dict.fromkeys(row[0] for row in await self.fetch(STUCK)))
+            except Exception as error:
+                if not is_transient(error):  # a database that a test has taken away has nothing to say
+                    raise
             await asyncio.sleep(0.25)
 
 

@@ -95,9 +95,11 @@ class Processes:
 
     def close(self) -> None:
         """End whatever still runs, without ceremony."""
-        for name in self.running:
-            self.signal(name, signal.SIGKILL)
-        self._supervisor.close()
+        try:
+            for name in self.running:
+                self.signal(name, signal.SIGKILL)
+        finally:
+            self._supervisor.close()
 
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.{self._starts[name]}.log"
