@@ -291,7 +291,7 @@ class Deployment:
 class Product(Deployment):
     """saga_worker, configured by its environment."""
 
-    queues = ("inbox", "dead", "echo")
+    queues: tuple[str, ...] = ("inbox", "dead", "echo")
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from benchmarks.harness.accounting import DatabaseCounters, Reading, Usage, per_event
 from benchmarks.harness.servers import Servers
+from saga_worker.trial.postgres import local_binaries, wheel_binaries
 
 HERE = Path(__file__).parent
 
@@ -91,9 +92,10 @@ def _call(*command: object) -> str:
 
 
 def _binary(name: str) -> str:
-    """On PATH, or where Debian puts it."""
-    debian = sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")), reverse=True)
-    for candidate in [shutil.which(name), *debian]:
-        if candidate:
-            return candidate
+    """On PATH, or beside the server that this machine or the wheel brings."""
+    if found := shutil.which(name):
+        return found
+    for binaries in (local_binaries(), wheel_binaries()):
+        if binaries is not None and (binaries.directory / name).is_file():
+            return str(binaries.directory / name)
     raise SystemExit(f"{name} is needed for the yardstick and was not found; on Debian: apt-get install postgresql.")
