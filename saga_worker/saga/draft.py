@@ -62,6 +62,7 @@ OF_THE_FLOW: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRE
 
 AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
 
+_APPLIED: Final = Applied()
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an escaped NUL, not an escaped backslash before "u0000"
 
 
@@ -240,7 +241,7 @@ class Draft:
         if fate is not record.fate:
             self.commands[record.seq] = replace(record, fate=fate, body=None)
             for kind in (TIMEOUT, RESEND, WATCH, LOCAL):
-                self.disarm(f"{kind}:{record.seq}")
+                self.timers.pop(f"{kind}:{record.seq}", None)
             forward = record.kind is CommandKind.FORWARD
             self.lift(record.step, *((NO_ANSWER, LOCAL_FAILED, UNSETTLED_EXPIRED) if forward else (UNDO_FAILED,)))
         return then
@@ -314,6 +315,8 @@ class Draft:
 
     def lift(self, subject: str | None, *reasons: str) -> bool:
         """Take these entries of a step or destination off the attention list; whether one was there."""
+        if not self.attention:
+            return False
         listed = [entry for reason in reasons if (entry := _entry(reason, subject)) in self.attention]
         for entry in listed:
             del self.attention[entry]
@@ -331,7 +334,7 @@ class Draft:
         assert self.status is not None
         now, before = self.given.now, self.instance
         move(None if self.is_new else before.status, self.status)
-        outcome = outcome or Applied()
+        outcome = outcome or _APPLIED
         progress = Progress(
             active=self.active, commands=self.commands, timers=self.timers, epoch=self.epoch,
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
@@ -351,11 +354,12 @@ class Draft:
     def _unsettled(self) -> int:
         """How many effects may stand that nobody has taken back: unknown ones, and after the end late successes."""
         is_over = self.status is Status.COMPENSATED
-        return sum(
-            (c.fate is Fate.UNKNOWN or (is_over and c.fate is Fate.DONE)) and not c.undone and self.step(c).has_undo
+        standing = [
+            c
             for c in self.commands.values()
-            if c.kind is CommandKind.FORWARD
-        )
+            if (c.fate is Fate.UNKNOWN or (is_over and c.fate is Fate.DONE)) and c.kind is CommandKind.FORWARD
+        ]
+        return sum(not c.undone and self.step(c).has_undo for c in standing)
 
 
 def _entry(reason: str, subject: str | None) -> str:

@@ -1,22 +1,23 @@
 """The closed sets around `decide`: what comes in, what it is given, what comes out.
 
 `Input` is everything that can move a saga, `Effect` everything a decision asks the shell to do, `Outcome` what
-becomes of the input itself. Branch with `match` and end with `assert_never`.
+becomes of the input itself. Branch with `match` and end with `assert_never`. Structs, like everything that is made
+for each event: a frozen dataclass takes five to twenty times as long to make.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
+
+from msgspec import Struct
 
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.retry import Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class EventArrived:
+class EventArrived(Struct, frozen=True):
     """A published event: a start, an `on` or an arm of a wait; `decide` says which."""
 
     type: str
@@ -25,8 +26,7 @@ class EventArrived:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyArrived:
+class ReplyArrived(Struct, frozen=True):
     """An answer to the command with number `seq`."""
 
     seq: int
@@ -34,22 +34,19 @@ class ReplyArrived:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired:
+class TimerFired(Struct, frozen=True):
     name: str
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorCommand:
+class OperatorCommand(Struct, frozen=True):
     """`type` is one of decide.operator.COMMANDS; the body is JSON of its arguments."""
 
     type: str
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityResult:
+class ActivityResult(Struct, frozen=True):
     """What became of the activity with number `seq`; the body is its result, or what went wrong."""
 
     seq: int
@@ -57,8 +54,7 @@ class ActivityResult:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LocalDone:
+class LocalDone(Struct, frozen=True):
     """A local step has run in this very transaction; `state` is the author's model as the step left it."""
 
     seq: int
@@ -67,8 +63,7 @@ class LocalDone:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class LocalFailed:
+class LocalFailed(Struct, frozen=True):
     """A local step raised, and its transaction was rolled back."""
 
     seq: int
@@ -85,8 +80,7 @@ OUTCOMES: Final = (ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOST)
 Input = EventArrived | ReplyArrived | ActivityResult | LocalDone | LocalFailed | TimerFired | OperatorCommand
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Struct, frozen=True):
     """What the world says: database time, a random number in [0, 1), commands whose row is still in the outbox."""
 
     now: datetime
@@ -97,8 +91,7 @@ class Given:
     watch: timedelta = timedelta(days=14)  # how long an unknown fate is watched before somebody must look
 
 
-@dataclass(frozen=True, slots=True)
-class SendCommand:
+class SendCommand(Struct, frozen=True):
     """A command or an undo, also when it is sent again: then `seq` and `body` are those of the first time."""
 
     seq: int
@@ -110,16 +103,14 @@ class SendCommand:
     undoes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PublishEvent:
+class PublishEvent(Struct, frozen=True):
     seq: int
     step: str
     type: str
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RunActivity:
+class RunActivity(Struct, frozen=True):
     """Run an activity, or its undo. `run` counts the times that somebody asked for it, each with all its attempts."""
 
     seq: int
@@ -130,8 +121,7 @@ class RunActivity:
     undoes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CancelActivity:
+class CancelActivity(Struct, frozen=True):
     """No further attempt of this one."""
 
     seq: int
@@ -140,53 +130,46 @@ class CancelActivity:
 Effect = SendCommand | PublishEvent | RunActivity | CancelActivity
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Struct, frozen=True):
     """The input changed the saga (or was recorded by it)."""
 
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ignored:
+class Ignored(Struct, frozen=True):
     """The input has no effect, for a reason that is recorded."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Parked:
+class Parked(Struct, frozen=True):
     """The input is early. `sequence`: its number, when it waits for those before it."""
 
     reason: str
     sequence: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """The input is wrong and stays wrong: a dead letter that does not block its saga."""
 
     reason: str
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(Struct, frozen=True):
     """The author's code raised; retried with back-off, then a dead letter that blocks its saga."""
 
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Postponed:
+class Postponed(Struct, frozen=True):
     """A time-out whose command has not left yet: armed again, nothing else happened, nothing is journalled."""
 
 
 Outcome = Applied | Ignored | Parked | Refused | Raised | Postponed
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """`instance` is the saga afterwards; the one that came in (perhaps None) when the outcome is not `Applied`."""
 
     instance: Instance | None

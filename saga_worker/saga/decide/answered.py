@@ -5,8 +5,9 @@ The first definite answer wins; after that it is a duplicate, a contradiction or
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, assert_never
+
+from msgspec import Struct
 
 from saga_worker.saga.commands import Answer, Then
 from saga_worker.saga.decide.next import Leave, Next, Proceed, Stay, Undo, by_verdict
@@ -30,8 +31,7 @@ from saga_worker.saga.steps import CommandOf
 LATE = "late_reply"
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True):
     """An answer, what came with it for the step's handler, and why the saga compensates if that has no say."""
 
     answer: Answer

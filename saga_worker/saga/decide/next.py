@@ -2,61 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from saga_worker.saga.inputs import Ignored, Parked, Postponed, Refused
 from saga_worker.saga.retry import Compensate, Complete, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Stay:
+class Stay(Struct, frozen=True):
     """Applied; the saga stays where it is."""
 
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(Struct, frozen=True):
     """A new saga: open its first steps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(Struct, frozen=True):
     """This step is over: go on."""
 
     step_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAgain:
+class OpenAgain(Struct, frozen=True):
     """Send this step's command under a new id."""
 
     step_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Undo:
+class Undo(Struct, frozen=True):
     """Leave the flow and take everything back."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """Leave the flow and keep everything."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Proceed:
+class Proceed(Struct, frozen=True):
     """Compensation goes on with its next undo, if it is time."""
 
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UndoAgain:
+class UndoAgain(Struct, frozen=True):
     """Try a refused undo once more."""
 
     undone_seq: int
