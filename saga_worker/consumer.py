@@ -13,7 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -22,10 +22,10 @@ from saga_worker.broker import Batch, Deliveries
 from saga_worker.envelope import Delivery, EnvelopeLimits, Source, read, unstorable
 from saga_worker.faults import fault_point
 from saga_worker.inbox import NewRow, Verdict
-from saga_worker.orchestrator import Advanced, TakenIn
+from saga_worker.orchestrator import Advanced, TakenIn, name_consumers
 from saga_worker.routes import RouteTable
 from saga_worker.saga.errors import LeaseLost
-from saga_worker.saga.rows import Role, RowState
+from saga_worker.saga.rows import RowState
 from saga_worker.sql.connection import Connection, Database, UnknownCommit, describe, is_transient
 from saga_worker.telemetry import Event, Field, metrics
 
@@ -191,6 +191,7 @@ class Consumer:
     async def _store_once(self, deliveries: Sequence[Delivery]) -> _Stored:
         async with self._database.transaction() as connection:
             rows = await self._rows(connection, deliveries)
+            await name_consumers(connection, rows, {})
             inserted = await inbox.insert(connection, rows)
             fault_point("consumer.before_commit")
         _count(rows, inserted)
@@ -201,7 +202,7 @@ class Consumer:
         if await routes.revision(connection) != self._routes.rev:
             self._routes = await routes.load(connection)
             log.info(Event.ROUTES_CHANGED, extra={Field.COUNT: len(self._routes.by_type)})
-        return await _with_consumers(connection, self._read(deliveries))
+        return self._read(deliveries)
 
     def _read(self, deliveries: Sequence[Delivery]) -> list[NewRow]:
         return [row for delivery in deliveries for row in read(delivery, self._routes, self._limits)]
@@ -296,28 +297,6 @@ class _Progress:
         is_empty = await self._deliveries.backlog() == 0 and self._deliveries.unacknowledged == 0
         self._empty_looks = self._empty_looks + 1 if is_empty else 0
         return self._empty_looks >= 2
-
-
-async def _with_consumers(connection: Connection, rows: list[NewRow]) -> list[NewRow]:
-    """Replies get the definition of their saga; those to no saga of ours are dead letters."""
-    refs = {row.ref for row in rows if row.role is Role.REPLY and row.ref is not None}
-    if not refs:
-        return rows
-    found = {each["ref"]: each["definition"] for each in await connection.fetch("definitions_of_refs", refs)}
-    return [_with_consumer(row, found) for row in rows]
-
-
-def _with_consumer(row: NewRow, definitions: dict[UUID, str]) -> NewRow:
-    if row.role is not Role.REPLY or row.ref is None:
-        return row
-    definition = definitions.get(row.ref)
-    if definition is not None:
-        row.consumer = definition
-        return row
-    return replace(
-        row, ref=None, state=RowState.DEAD, reason="unknown_command", suspect=False,
-        error="Its correlation id has the form of our command ids, but no saga of ours sent it.",
-    )  # fmt: skip
 
 
 def _count(rows: Sequence[NewRow], inserted: inbox.Inserted) -> None:

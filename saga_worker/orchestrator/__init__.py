@@ -4,7 +4,8 @@
 with an author's SQL in them. Both decide with `deciding` and write with `saving`; `contract` is what goes in and out.
 """
 
+from saga_worker.orchestrator.addressees import name_consumers
 from saga_worker.orchestrator.batch import Orchestrator
 from saga_worker.orchestrator.contract import Advanced, Plan, Slots, TakenIn
 
-__all__ = ["Advanced", "Orchestrator", "Plan", "Slots", "TakenIn"]
+__all__ = ["Advanced", "Orchestrator", "Plan", "Slots", "TakenIn", "name_consumers"]

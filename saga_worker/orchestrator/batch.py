@@ -18,6 +18,7 @@ from saga_worker.activity_rows import Ended
 from saga_worker.faults import fault_point
 from saga_worker.inbox import NewRow
 from saga_worker.orchestrator import fresh_rows
+from saga_worker.orchestrator.addressees import name_consumers
 from saga_worker.orchestrator.contract import Advanced, Plan, Slots, TakenIn
 from saga_worker.orchestrator.deciding import Decider
 from saga_worker.orchestrator.fresh_rows import is_fresh
@@ -115,6 +116,7 @@ class Orchestrator:
         worker_id = self._worker_id()
         wanted = {row.ref for row in rows if row.ref is not None and is_fresh(row)} - apart
         locked = await instances.lock(connection, wanted)
+        await name_consumers(connection, rows, locked.found)
         owned = self._decider.loaded(locked, rows)
         fault_point("orchestrator.locked")
         ours = frozenset(owned)

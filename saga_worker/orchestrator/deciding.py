@@ -77,7 +77,7 @@ class Decider:
         """The locked sagas that run by a version loaded here."""
         consumers = {row.ref: row.consumer for row in rows if row.ref is not None}
         found = [ref for ref, instance in locked.found.items() if self.definition(instance)]
-        absent = [ref for ref in locked.absent if self._registry.latest(consumers[ref])]
+        absent = [ref for ref in locked.absent if ref in consumers and self._registry.latest(consumers[ref])]
         return [*found, *sorted(absent, key=_number)]
 
     def _given(self, now: datetime, saga_id: UUID, unsent: frozenset[int]) -> Given:
