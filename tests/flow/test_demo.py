@@ -20,7 +20,10 @@ import pytest
 from saga_worker.trial.demo.watch import QUERIES
 
 pytestmark = pytest.mark.timeout(180)
-COMMAND = [sys.executable, "-c", "import sys; from saga_worker.admin.cli import main; sys.exit(main())", "demo"]
+MAIN = "import sys; from saga_worker.admin.cli import main; sys.exit(main())"
+COMMAND = [sys.executable, "-c", MAIN, "demo"]
+# As in the foreground of a terminal: a job in the background of a shell, and all below it, starts deaf to Ctrl-C.
+HEARS_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 EVERY_KIND = 40  # orders: enough for each kind of fate
 POSITIVE = (
     "compensated", "dead_lettered", "replayed", "duplicates", "late_successes", "parked", "workers_killed",
@@ -81,7 +84,7 @@ def test_an_interrupted_demo_ends_every_process_it_started(tmp_path: Path) -> No
     with running(tmp_path) as process:
         wait_until(lambda: "killing" in (tmp_path / "words").read_text(), "the demo is under way")
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 1
+        assert process.wait(60) == 1, (tmp_path / "words").read_text()
 
     wait_until(lambda: not processes_in(tmp_path), "every process has ended")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["words"]
@@ -91,8 +94,9 @@ def test_an_interrupted_demo_ends_every_process_it_started(tmp_path: Path) -> No
 def running(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (directory / "words").open("wb") as words:
         process = subprocess.Popen(
-            [*COMMAND, "--sagas", "60"], env=environment(TMPDIR=str(directory)), stdout=words, stderr=words
-        )
+            [sys.executable, "-c", f"{HEARS_INTERRUPTS}; {MAIN}", "demo", "--sagas", "60"],
+            env=environment(TMPDIR=str(directory)), stdout=words, stderr=words,
+        )  # fmt: skip
         try:
             yield process
         finally:
