@@ -120,14 +120,15 @@ class Intake:
         """Step back from a partition when this worker is given more than its share of them.
 
         The first worker to come is given all. Who gives up a connection goes to the end of the line, and what was in
-        its hands is delivered first to the next: as after a crash, so order holds.
+        its hands is delivered first to the next: as after a crash, so order holds. The batch that is being stored is
+        finished first, so that nobody else stores the same rows beside it.
         """
         served = [deliveries for deliveries in self.partitions if deliveries.is_served]
         if len(served) < 2:
             return
         workers = await self.deliveries.consumer_count()  # of a queue with one active consumer only that one counts
         if workers and len(served) > math.ceil((len(self._lanes) - 1) / workers):
-            random.choice(served).give_back()
+            random.choice(served).step_back()
 
     # -- what has been stored ---------------------------------------------------------------------------------------
 

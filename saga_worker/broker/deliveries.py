@@ -68,6 +68,7 @@ class Deliveries:
         self._watchdog_seconds = watchdog_seconds
         self._types: set[str] = set()
         self._is_paused = False
+        self._is_stepping_back = False
         self._is_stopping = False
         self._channel: _ConsumingChannel | None = None
         self._arrived = asyncio.Event()
@@ -119,6 +120,9 @@ class Deliveries:
         """
         while not self._is_stopping:
             self._arrived.clear()
+            if self._is_stepping_back:
+                self._is_stepping_back = False
+                self.give_back()
             if self._channel is not None and self._channel.in_hand:
                 return self._channel.take(limit)
             await self._arrived.wait()
@@ -141,11 +145,15 @@ class Deliveries:
             log.debug("a batch is acknowledged after its connection was lost")
 
     async def pause(self) -> None:
-        """Take no more from the queues; what is in hand stays ours. For the time the database is away."""
+        """Take no more from the queues; what is in hand stays ours. For the time the database is away.
+
+        A partition stays ours as well, and its prefetch may still come in: who stops consuming it hands it to the next
+        worker at once, so that younger events overtake those in hand.
+        """
         if self._is_paused:
             return
         self._is_paused = True
-        if self._channel is not None:
+        if self._channel is not None and self._partition is None:
             await self._channel.cancel()
 
     async def resume(self) -> None:
@@ -161,7 +169,13 @@ class Deliveries:
 
     def give_back(self) -> None:
         """Return everything that is not acknowledged to the queues, by giving up the connection."""
+        self._channel = None
         self._connection.reconnect("what is in hand goes back to the queue")
+
+    def step_back(self) -> None:
+        """As `give_back`, once the batch that was given out is acknowledged and the next one is asked for."""
+        self._is_stepping_back = True
+        self._arrived.set()
 
     async def backlog(self) -> int | None:
         """Messages waiting in the inbox queue (or partition), or None when the broker cannot be asked."""

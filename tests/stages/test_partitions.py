@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
 
-from saga_worker.broker import BrokerConnection, Deliveries, Publisher, Topology
+from saga_worker.broker import BrokerConnection, Deliveries, Outgoing, Properties, Publisher, Topology
 from saga_worker.loading import load
 from saga_worker.saga.errors import ConfigurationError
 from saga_worker.saga.routing import ref_of, reply_queue
@@ -18,7 +19,7 @@ from saga_worker.testing.namespaces import Namespace
 from saga_worker.trial.local_rabbitmq import LocalRabbitmq
 from saga_worker.worker import Worker
 from tests.faults.campaign import OWN
-from tests.stages.transport import event, publish_all
+from tests.stages.transport import event, publish_all, take
 
 KEYS = 40
 
@@ -154,6 +155,55 @@ async def test_events_without_the_header_stay_in_order_in_one_partition(amqp: st
         await publisher.close()
         for lane in lanes:
             await lane.close()
+
+
+def _to(queue: str, n: int) -> Outgoing:
+    return Outgoing("", queue, b"%d" % n, Properties(message_id=str(n)), mandatory=True)
+
+
+async def _stop(deliveries: Deliveries) -> None:
+    await deliveries.pause()
+    deliveries.stop_waiting()
+
+
+async def _step_back(deliveries: Deliveries) -> None:
+    deliveries.step_back()
+
+
+@pytest.mark.parametrize("withdraw", [_stop, _step_back])
+async def test_a_worker_that_takes_no_more_of_a_partition_hands_it_over_in_order(
+    amqp: str, namespace: Namespace, withdraw: Callable[[Deliveries], Awaitable[None]]
+) -> None:
+    topology = Topology(str(namespace), 2, 2)
+    queue = topology.partition_queues[0]
+    former = Deliveries(BrokerConnection(amqp, "former"), topology, partition=queue, prefetch=4)
+    following = Deliveries(BrokerConnection(amqp, "following"), topology, partition=queue)
+    publisher = Publisher(BrokerConnection(amqp, "producer"), topology)
+    await publisher.start()
+    try:
+        await publisher.ready(10)
+        await former.start()
+        await publish_all(publisher, [_to(queue, n) for n in range(8)])
+        await eventually(lambda: former.unacknowledged == 4)
+        await following.start()
+        batch = await former.next_batch(2)
+        assert batch is not None
+
+        await withdraw(former)
+        assert (await following.backlog(), following.unacknowledged) == (4, 0)
+        await former.ack(batch)
+        asking = asyncio.create_task(former.next_batch(2))
+        if withdraw is _stop:
+            assert await asking is None
+            await former.close()
+
+        got = await take(following, 6)
+        assert [delivery.body for delivery in got] == [b"2", b"3", b"4", b"5", b"6", b"7"]
+        former.stop_waiting()
+        assert await asking is None
+    finally:
+        for part in (publisher, former, following):
+            await part.close()
 
 
 def test_answers_to_a_saga_go_to_one_partition_and_the_sagas_spread() -> None:
