@@ -182,9 +182,11 @@ async def _paced(product: Deployment, rate: float) -> list[float]:
             product.amqp.publish(messages[sent:due])
             sent = due
         await asyncio.sleep(TICK_SECONDS)
-    await product.all_have_ended()
+    await product.have_ended(product.started)
     run_up = int(RUN_UP_SECONDS * rate)
-    return [(product.ended[f"k{first + number}"] - began - number / rate) * 1000 for number in range(run_up, count)]
+    return [
+        (product.ended[product.key(first + number)] - began - number / rate) * 1000 for number in range(run_up, count)
+    ]
 
 
 def _chart(pairs: list[Pair]) -> Chart:

@@ -29,6 +29,7 @@ class Options:
     seconds: int = 3  # of each pgbench run
     repeats: int = 3  # how often a disturbed pair is measured before it is taken as it is
     general: bool = False  # without the fast path
+    size: float = 1.0  # the part of its rows and messages that `growth` makes
 
     def product_settings(self) -> dict[str, str]:
         return {"SAGA_WORKER_FAST_PATH": str(not self.general).lower()}
@@ -59,10 +60,13 @@ def main(description: str, *benchmarks: Measure, missing: Sequence[str] = ()) ->
     parser.add_argument("--seconds", type=int, default=3, help="of each pgbench run (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="of a pair on a busy machine (%(default)s)")
     parser.add_argument("--general", action="store_true", help="store first, apply by the pool: no fast path")
+    parser.add_argument(
+        "--size", type=float, default=1.0, help="part of the million rows of growth; below 1 no verdict"
+    )
     parser.add_argument("--json", action="store_true", help="a line of JSON for each benchmark, then the figures")
     parser.add_argument("--plot", metavar="DIRECTORY", type=Path, help="write SVG charts there")
     given = parser.parse_args()
-    options = Options(given.pairs, given.sagas, given.seconds, given.repeats, given.general)
+    options = Options(given.pairs, given.sagas, given.seconds, given.repeats, given.general, given.size)
     figures = asyncio.run(_run(benchmarks, options, as_json=given.json, charts_in=given.plot))
     figures |= {name: Figure(None, TARGETS[name].bound, "inconclusive") for name in missing}
     print(json.dumps({name: figures[name].line() for name in sorted(figures, key=lambda name: int(name[1:]))}))

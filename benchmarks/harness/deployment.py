@@ -12,19 +12,18 @@ import os
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 
 from benchmarks.harness.accounting import DatabaseCounters, Reading, Usage, peak_rss_megabytes, per_event
 from benchmarks.harness.amqp import Amqp, Delivery, Message, pack_properties
-from benchmarks.harness.servers import REPOSITORY, Servers
+from benchmarks.harness.servers import REPOSITORY, Servers, new_name
 
 SAGAS = REPOSITORY / "benchmarks" / "sagas"
 COMPLETED = 3
@@ -98,7 +97,7 @@ class Deployment:
         """`database`: an existing one, which is kept."""
         self.servers = servers
         self.worker_count = workers
-        self.namespace = f"bench_{uuid.uuid4().hex[:8]}"
+        self.namespace = new_name()
         self.database_name = database or self.namespace
         self.database_url = servers.url_of(self.database_name)
         self._keeps_database = database is not None
@@ -107,7 +106,7 @@ class Deployment:
         self.started = 0
         self._echo: subprocess.Popen[bytes] | None = None
         self._inside = AsyncExitStack()
-        self._everything_ended = asyncio.Event()
+        self._enough_ended = asyncio.Event()
         self._expected = 0
 
     # -- what a contender says --------------------------------------------------------------------------------------
@@ -131,7 +130,7 @@ class Deployment:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Deployment:
+    async def __aenter__(self) -> Self:
         try:
             await self._start()
         except BaseException:
@@ -159,9 +158,10 @@ class Deployment:
         self._inside.callback(self.stop_workers)
         await self.start_workers()
 
-    async def start_workers(self) -> None:
+    async def start_workers(self, *, wait: bool = True) -> None:
         self.workers = [self.start_process(*self.worker_command()) for _ in range(self.worker_count)]
-        await until(self.workers_are_ready, seconds=60, alive=self.workers)
+        if wait:
+            await until(self.workers_are_ready, seconds=60, alive=self.workers)
 
     def stop_workers(self) -> None:
         """As an operator would: they drain."""
@@ -206,7 +206,7 @@ class Deployment:
         for delivery in deliveries:
             self.ended.setdefault(json.loads(delivery.body)["key"], now)
         if len(self.ended) >= self._expected:
-            self._everything_ended.set()
+            self._enough_ended.set()
 
     async def _delete_names(self) -> None:
         broker = await Amqp.connect(self.servers.amqp_url)
@@ -218,9 +218,13 @@ class Deployment:
 
     # -- load -------------------------------------------------------------------------------------------------------
 
+    def key(self, number: int) -> str:
+        """Of the saga that was started as `number`, from 0; not met before in this database."""
+        return f"{self.namespace.removeprefix('bench_')}-{number}"
+
     def starts(self, count: int) -> list[Message]:
         """The next `count` start events, made before the clock runs."""
-        keys = [f"k{number}" for number in range(self.started, self.started + count)]
+        keys = [self.key(number) for number in range(self.started, self.started + count)]
         self.started += count
         exchange, type_ = f"{self.namespace}.events", self.workload.starts
         return [
@@ -228,16 +232,16 @@ class Deployment:
             for key in keys
         ]
 
-    async def all_have_ended(self, seconds: float = 600) -> None:
-        """Wait for the end of everything that `starts` made; raises TimeoutError, or `WrongRun` when a worker died."""
-        self._expected = self.started
-        self._everything_ended.clear()
+    async def have_ended(self, sagas: int, *, seconds: float = 600) -> None:
+        """Wait until so many have ended since the beginning; raises TimeoutError, or `WrongRun` when a worker died."""
+        self._expected = sagas
+        self._enough_ended.clear()
         deadline = time.monotonic() + seconds
-        while len(self.ended) < self.started:
+        while len(self.ended) < sagas:
             _complain_about_the_dead(self.workers)
             try:
                 async with asyncio.timeout(min(2.0, deadline - time.monotonic())):
-                    await self._everything_ended.wait()
+                    await self._enough_ended.wait()
             except TimeoutError:
                 if time.monotonic() > deadline:
                     raise
@@ -247,7 +251,7 @@ class Deployment:
         messages = self.starts(sagas)
         began = time.monotonic()
         await self.amqp.publish_all(messages)
-        await self.all_have_ended()
+        await self.have_ended(self.started)
         return max(self.ended.values()) - began
 
     async def measure(self, sagas: int, *, warm_up: int = WARM_UP) -> Run:
@@ -305,6 +309,7 @@ class Product(Deployment):
         super().__init__(servers, workers=workers, database=database)
         self.workload = workload
         self.settings = settings or {}
+        self._before: dict[str, int] = {}  # rows of the database that was given
 
     async def prepare(self) -> None:
         upgrade = self.start_process("-m", "saga_worker", "db", "upgrade")
@@ -325,8 +330,22 @@ class Product(Deployment):
         ready = await self.database.fetchval("SELECT count(*) FROM saga_worker.worker WHERE caught_up_at IS NOT NULL")
         return bool(ready == self.worker_count)
 
+    async def start_workers(self, *, wait: bool = True) -> None:
+        self._before = self._before or await self._count()
+        await super().start_workers(wait=wait)
+
     async def check_tables(self, sagas: int) -> None:
-        found = await self.database.fetchrow(
+        found = {name: count - self._before[name] for name, count in (await self._count()).items()}
+        steps = sagas * self.workload.steps
+        wanted = {
+            "ended": sagas, "elsewhere": 0, "done": sagas * self.workload.events, "not_done": 0,
+            "journal": steps, "inputs": steps, "unsent": 0,
+        }  # fmt: skip
+        if found != wanted:
+            raise WrongRun(f"The tables hold {found}; wanted {wanted}.")
+
+    async def _count(self) -> dict[str, int]:
+        row = await self.database.fetchrow(
             "SELECT (SELECT count(*) FROM saga_worker.saga WHERE status = $1) AS ended,"
             " (SELECT count(*) FROM saga_worker.saga WHERE status <> $1) AS elsewhere,"
             " (SELECT count(*) FROM saga_worker.inbox WHERE state = 3) AS done,"
@@ -336,13 +355,7 @@ class Product(Deployment):
             " (SELECT count(*) FROM saga_worker.outbox) AS unsent",
             self.workload.status,
         )
-        steps = sagas * self.workload.steps
-        wanted = {
-            "ended": sagas, "elsewhere": 0, "done": sagas * self.workload.events, "not_done": 0,
-            "journal": steps, "inputs": steps, "unsent": 0,
-        }  # fmt: skip
-        if dict(found or {}) != wanted:
-            raise WrongRun(f"The tables hold {dict(found or {})}; wanted {wanted}.")
+        return dict(row or {})
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float, alive: Sequence[Any] = ()) -> None:

@@ -11,6 +11,7 @@ import platform
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -59,6 +60,11 @@ class Servers:
 
     async def drop(self, database: str) -> None:
         await self.admin.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+
+def new_name() -> str:
+    """For a database or a namespace."""
+    return f"bench_{uuid.uuid4().hex[:8]}"
 
 
 @asynccontextmanager

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.harness.accounting import DatabaseCounters, Reading, Usage, per_event
-from benchmarks.harness.servers import Servers
+from benchmarks.harness.servers import Servers, new_name
 from saga_worker.trial.postgres import local_binaries, wheel_binaries
 
 HERE = Path(__file__).parent
@@ -50,7 +49,7 @@ class Yardstick:
         self.servers = servers
         self.sagas = sagas
         self.seconds = seconds
-        self.database = f"bench_yardstick_{uuid.uuid4().hex[:8]}"
+        self.database = new_name()
         self.database_url = servers.url_of(self.database)
         self.pgbench, self.psql = _binary("pgbench"), _binary("psql")
 

@@ -1,4 +1,4 @@
-"""A small run of the pipeline benchmark on real servers: it measures, it checks, and it notices a wrong run."""
+"""Small runs of the benchmarks on real servers: they measure, they check, and they notice a wrong run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from benchmarks import pipeline
 from benchmarks.harness.command import Options
 from benchmarks.harness.deployment import Product, WrongRun
-from benchmarks.harness.servers import Servers, servers
+from benchmarks.harness.history import multiply
+from benchmarks.harness.servers import Servers, new_name, servers
 from benchmarks.yardstick import Yardstick
 from saga_worker.trial.postgres import EmbeddedPostgres
 
@@ -53,3 +54,32 @@ async def test_a_saga_too_many_is_a_wrong_run(durable: Servers) -> None:
         with pytest.raises(WrongRun, match="'ended': 20"):
             await product.check_tables(21)
     assert not await durable.admin.fetchval("SELECT count(*) FROM pg_database WHERE datname = $1", product.namespace)
+
+
+async def test_a_made_up_history_is_like_a_real_one(durable: Servers) -> None:
+    database = new_name()
+    await durable.admin.execute(f'CREATE DATABASE "{database}"')
+    product = Product(durable, database=database)
+    await product.prepare()
+    async with product:
+        await product.complete(40)
+        product.stop_workers()
+        await multiply(product.database, 400)
+        rows = await product.database.fetchrow(
+            "SELECT (SELECT count(*) FROM saga_worker.saga), (SELECT count(*) FROM saga_worker.inbox),"
+            " (SELECT count(*) FROM saga_worker.journal), (SELECT max(id) FROM saga_worker.inbox),"
+            " nextval('saga_worker.inbox_id_seq') AS next"
+        )
+        owners = await product.database.fetchval(
+            "SELECT count(DISTINCT saga_id) FROM saga_worker.journal JOIN saga_worker.saga USING (saga_id, ref)"
+        )
+    async with Product(durable, database=database) as again:
+        await again.complete(40)
+        again.stop_workers()
+        await again.check()
+    await durable.drop(database)
+
+    assert rows is not None
+    assert tuple(rows)[:3] == (400, 160 + 9 * 40, 160 + 9 * 40)
+    assert owners == 40 + 9 * 10
+    assert rows["next"] == rows["max"] + 1
