@@ -11,9 +11,9 @@ from typing import Final
 PACKAGE: Final = Path(__file__).parents[2] / "saga_worker"
 # Their first argument is a reason; `attend` writes the attention list, `_fit` refuses a property by its name.
 CARRIERS: Final = frozenset(
-    {"PoisonMessage", "Ignored", "Parked", "Refused", "Applied", "Stay", "Proceed", "attend", "_list", "_dead"}
+    {"PoisonMessage", "Ignored", "Parked", "Refused", "Applied", "Stay", "Proceed", "attend", "_dead"}
 )
-FOLD: Final = PACKAGE / "saga" / "fold.py"
+ATTENTION: Final = PACKAGE / "saga" / "fold" / "attention.py"
 SQL: Final = re.compile(r"\breason\s*=\s*'([a-z_]+)'")
 CODE: Final = re.compile(r"[a-z]+(_[a-z]+)*")
 NOT_OURS: Final = ("trial", "testing")
@@ -41,7 +41,9 @@ def _from_python() -> Iterator[tuple[str, str]]:
         if file.relative_to(PACKAGE).parts[0] not in NOT_OURS
     }
     constants = {name: value for tree in trees.values() for name, value in _constants(tree)}
-    yield from (("fold.py", text.rstrip(": ")) for _, text in _constants(trees[FOLD]))  # all of them are reasons
+    yield from (
+        (ATTENTION.name, text.rstrip(": ")) for _, text in _constants(trees[ATTENTION])
+    )  # all of them are reasons
     for file, tree in trees.items():
         for node in ast.walk(tree):
             for argument in _reasons(node):

@@ -6,6 +6,7 @@ Takes rows as the inbox keeps them, guarantees that what is written of a row los
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, assert_never
 
@@ -72,6 +73,11 @@ def is_held_here(row: InboxRow) -> bool:
     if row.state is RowState.PARKED:
         return row.reason == BEHIND_DEAD
     return row.state is RowState.HELD and row.reason in LIFTED_HERE
+
+
+def is_blocked(rows: Iterable[InboxRow]) -> bool:
+    """Whether a dead row stops the saga of these rows."""
+    return any(is_blocking(row) for row in rows)
 
 
 def is_blocking(row: InboxRow) -> bool:

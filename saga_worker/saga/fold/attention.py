@@ -1,0 +1,63 @@
+"""The entries of a saga's attention list that only `fold` can write; all others come with a decision.
+
+Rules kept here: a dead row that blocks its saga is listed as long as it does, a timer whose code keeps raising until
+it is gone, armed anew or to be tried afresh, a gap in a line once an event behind it was given up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from msgspec import structs
+
+from saga_worker.saga.decide.event import is_over
+from saga_worker.saga.draft import SEQUENCE_GAP, gap_subject
+from saga_worker.saga.fold.working_copy import WorkingCopy
+from saga_worker.saga.instance import Timer
+from saga_worker.saga.rows import InboxRow
+
+DEAD_LETTER: Final = "dead_letter"
+TIMER_FAILED: Final = "timer_failed: "  # with the name of the timer and the error
+
+
+def note_gap(copy: WorkingCopy, row: InboxRow) -> None:
+    """One of a line is given up: somebody has to look where the number is that it waited for."""
+    if row.sequence is None or copy.instance is None or is_over(copy.instance.status):
+        return
+    reason = SEQUENCE_GAP
+    _list(copy, [*copy.instance.progress.attention, f"{reason}: {gap_subject(row.source)}"])
+
+
+def note_failed_timer(copy: WorkingCopy, name: str, error: str) -> None:
+    """Its tries are used up."""
+    assert copy.instance is not None
+    about = f"{TIMER_FAILED}{name}: "
+    others = [entry for entry in copy.instance.progress.attention if not entry.startswith(about)]
+    _list(copy, [*others, f"{about}{error[:200].replace('; ', ', ')}"])
+
+
+def judge(copy: WorkingCopy) -> None:
+    """At the end: list the dead row that blocks the saga, and strike out what is over."""
+    if copy.instance is None:
+        return
+    timers = copy.instance.progress.timers
+    listed = [e for e in copy.instance.progress.attention if e != DEAD_LETTER and not _is_over(e, timers)]
+    if copy.is_behind_dead:
+        listed.append(DEAD_LETTER)
+    _list(copy, listed)
+
+
+def _is_over(entry: str, timers: dict[str, Timer]) -> bool:
+    """Whether this entry is about a timer that is gone, was armed anew, or is to be tried afresh."""
+    name = entry.removeprefix(TIMER_FAILED)
+    return name != entry and not any(name.startswith(f"{n}: ") and timer.failures for n, timer in timers.items())
+
+
+def _list(copy: WorkingCopy, listed: list[str]) -> None:
+    """Make this the saga's attention list."""
+    assert copy.instance is not None
+    if set(listed) != set(copy.instance.progress.attention):
+        listed = list(dict.fromkeys(listed))
+        progress = structs.replace(copy.instance.progress, attention=tuple(listed))
+        copy.instance = replace(copy.instance, attention="; ".join(listed) or None, progress=progress)

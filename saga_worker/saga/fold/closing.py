@@ -1,0 +1,59 @@
+"""What is to be done about a saga after this transaction: its attention list, its wake row, its local step.
+
+Takes the working copy when nothing more is applied to it and hands out its `SagaChange`. Guarantees that a saga with
+a timer that may fire has a wake row no later than that, and a blocked one has none.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from saga_worker.saga.changes import SagaChange
+from saga_worker.saga.decide.timer import is_local
+from saga_worker.saga.fold import attention
+from saga_worker.saga.fold.working_copy import WorkingCopy
+from saga_worker.saga.instance import Instance
+from saga_worker.saga.transitions import Status
+
+NOT_NOW: Final = timedelta(seconds=5)  # a due timer that may not fire is looked at again after this
+
+
+def close(copy: WorkingCopy) -> SagaChange:
+    attention.judge(copy)
+    _set_wake(copy)
+    copy.change.after = copy.instance
+    copy.change.local = not copy.is_blocked() and due_local(copy.instance, copy.given.now) is not None
+    return copy.change
+
+
+def due_local(instance: Instance | None, now: datetime) -> tuple[int, int] | None:
+    """Number and epoch of the local step whose turn it is."""
+    if instance is None:
+        return None
+    timers = instance.progress.timers.items()
+    due = [(timer.due_at, timer.epoch, name) for name, timer in timers if is_local(name) and timer.due_at <= now]
+    if not due or instance.status is Status.PAUSED:
+        return None
+    _, epoch, name = min(due)
+    return int(name.partition(":")[2]), epoch
+
+
+def _set_wake(copy: WorkingCopy) -> None:
+    """When the wake row is due: the earliest timer; later if a due one may not fire now; never while blocked."""
+    if copy.instance is None:
+        return
+    due, now, change = copy.instance.next_due, copy.given.now, copy.change
+    if due is None or copy.is_blocked():
+        change.clear_wake = True
+        return
+    change.wake_at = due if due > now else now + NOT_NOW
+    had = change.before.next_due if change.before is not None else None
+    # One that was due before may have been put off: a time-out that waits for replies, a local step in other hands.
+    change.lower_wake = had is None or _was_blocked(change.before) or due < had or had <= now
+
+
+def _was_blocked(before: Instance | None) -> bool:
+    return before is not None and (
+        before.status is Status.PAUSED or attention.DEAD_LETTER in before.progress.attention
+    )  # fmt: skip

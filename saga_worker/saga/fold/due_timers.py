@@ -1,0 +1,85 @@
+"""Timers that are due, after all rows.
+
+Rules kept here: the oldest first, and none while a row is left that could still win against it; after one that moved
+the saga early rows have their turn before the next; one whose code raises is due again after the back-off, and asks
+for attention once its tries are used up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final, assert_never
+
+from msgspec import structs
+
+from saga_worker.saga.decide.timer import is_local, is_reply_timeout
+from saga_worker.saga.fold import early
+from saga_worker.saga.fold.attention import note_failed_timer
+from saga_worker.saga.fold.working_copy import WorkingCopy
+from saga_worker.saga.inputs import Applied, Decision, Ignored, Parked, Postponed, Raised, Refused, TimerFired
+
+AT_ONCE: Final = 50
+HOPELESS: Final = timedelta(hours=1)  # between tries of a timer whose handler keeps raising
+
+
+def fire(copy: WorkingCopy) -> None:
+    """Due timers, oldest first, once no row is left that could still win against them."""
+    if copy.is_stopped() or (copy.alone and copy.applied):
+        return
+    for _ in range(AT_ONCE):
+        name = _oldest_due(copy)
+        if name is None:
+            return
+        before = copy.instance
+        assert before is not None
+        _settle(copy, name, copy.decide(TimerFired(name, before.progress.timers[name].epoch)))
+        if copy.has_moved(before) and early.put_all_behind(copy):
+            # In a transaction of their own, which announces them: of those that this one takes up nobody would know
+            # if the author's code killed the worker, and the timer would do it again for ever.
+            copy.rows_wait = True
+        if copy.alone or copy.is_stopped():
+            return
+
+
+def _oldest_due(copy: WorkingCopy) -> str | None:
+    if copy.instance is None:
+        return None
+    due = [
+        (timer.due_at, timer.epoch, name)
+        for name, timer in copy.instance.progress.timers.items()
+        if timer.due_at <= copy.given.now
+        and not is_local(name)
+        and (copy.given.replies_are_in or not is_reply_timeout(name))
+    ]
+    return min(due)[2] if due else None
+
+
+def _settle(copy: WorkingCopy, name: str, decision: Decision) -> None:
+    match decision.outcome:
+        case Applied():
+            assert copy.instance is not None
+            message_id = f"timer:{copy.change.ref}:{name}:{copy.instance.progress.timers[name].epoch}"
+            copy.record(decision, kind="timer", source="timer", message_id=message_id)
+        case Postponed():
+            copy.instance = decision.instance
+        case Raised(error):
+            _fail(copy, name, error)
+        case Refused() | Parked() | Ignored():
+            raise AssertionError(f"an armed timer cannot be {decision.outcome}")
+        case _:
+            assert_never(decision.outcome)
+
+
+def _fail(copy: WorkingCopy, name: str, error: str) -> None:
+    """The author's code raised."""
+    assert copy.instance is not None
+    progress = copy.instance.progress
+    timer = progress.timers[name]
+    failures = timer.failures + 1
+    delay = copy.limits.attempts.delay(failures, copy.given.jitter)
+    later = structs.replace(timer, due_at=copy.given.now + (delay or HOPELESS), failures=failures)
+    progress = structs.replace(progress, timers={**progress.timers, name: later})
+    copy.instance = replace(copy.instance, progress=progress)
+    if delay is None:
+        note_failed_timer(copy, name, error)

@@ -1,0 +1,118 @@
+"""One saga during one transaction: where it stands now, and what has to be written about it.
+
+Takes what was read under the saga's lock. Guarantees that an applied input leaves one journal row and its effects
+together with the new state, and that what holds rows back is known from the first look on. The other modules of this
+package work on it, each by the rules it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from saga_worker.saga.changes import JournalRow, SagaChange
+from saga_worker.saga.decide import decide
+from saga_worker.saga.definition import Saga
+from saga_worker.saga.fold.backlog import is_blocked, is_held_here, sequence
+from saga_worker.saga.inputs import Decision, Given, Input, PublishEvent, Raised, SendCommand
+from saga_worker.saga.instance import Instance
+from saga_worker.saga.lines import Lines
+from saga_worker.saga.retry import Retry
+from saga_worker.saga.rows import InboxRow, RowState
+from saga_worker.saga.transitions import Status
+
+FIVE_TIMES: Final = Retry.exponential(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the settings say about failing rows and early ones."""
+
+    attempts: Retry = FIVE_TIMES
+    crashes: int = 3
+    parking: timedelta = timedelta(days=14)
+
+
+class WorkingCopy:
+    """A saga and its rows, of each kind in the order of their turn. `alone` and `write_error` are those of `fold`."""
+
+    def __init__(
+        self, saga: Saga[Any], ref: UUID, instance: Instance | None, rows: Sequence[InboxRow], given: Given,
+        limits: Limits, *, alone: bool, write_error: str | None = None,
+    ) -> None:  # fmt: skip
+        self.saga, self.given, self.limits, self.alone = saga, given, limits, alone
+        self._write_error = write_error
+        self.instance = instance
+        self.change = SagaChange(ref=ref, before=instance, after=instance)
+        aside = sorted((row for row in rows if row.state in (RowState.PARKED, RowState.HELD)), key=lambda row: row.id)
+        parked = [row for row in aside if row.state is RowState.PARKED and not is_held_here(row)]
+        self.ready = sorted((row for row in rows if row.state is RowState.READY), key=sequence)
+        self.held = [row for row in aside if is_held_here(row)]
+        self.parked = [row for row in parked if row.sequence is None]  # early, and not numbered
+        self.lines = Lines()  # early and numbered
+        self.lines.extend(parked)
+        self.is_offered = False  # the early rows have been judged where the saga stands now
+        self.applied = 0  # ready rows that had their turn
+        self.rows_wait = False  # a row is ready but not yet due, or must run alone
+        self.is_behind_dead = is_blocked(rows)
+
+    def is_paused(self) -> bool:
+        return self.instance is not None and self.instance.status is Status.PAUSED
+
+    def is_blocked(self) -> bool:
+        """Only an operator can help: nothing else is applied, and no timer fires."""
+        return self.is_behind_dead or self.is_paused()
+
+    def is_stopped(self) -> bool:
+        """Blocked, or behind a row that waits: in this transaction only operators' rows can still be applied."""
+        return self.rows_wait or self.is_behind_dead or self.is_paused()
+
+    def has_moved(self, before: Instance | None) -> bool:
+        """Whether an event that was early at `before` may be due, or too late, now."""
+        after = self.instance
+        if before is None or after is None:
+            return before is not after
+        return before.status is not after.status or before.progress.active.keys() != after.progress.active.keys()
+
+    def decide(self, given_input: Input) -> Decision:
+        if self._write_error is not None:
+            return Decision(self.instance, (), Raised(self._write_error))
+        return decide(self.saga, self.instance, given_input, self.given)
+
+    def record(
+        self, decision: Decision, *, kind: str, source: str, message_id: str, inbox_id: int | None = None
+    ) -> None:
+        """Go where this applied input has led, and journal it."""
+        before, after = self.instance, decision.instance
+        assert after is not None
+        self.change.journal.append(
+            JournalRow(
+                revision=after.revision,
+                definition_version=after.definition_version,
+                input_kind=kind,
+                consumer=self.saga.name,
+                source=source,
+                message_id=message_id,
+                inbox_id=inbox_id,
+                decided_at=self.given.now,
+                from_status=before.status if before else None,
+                to_status=after.status,
+                sent=tuple(e.seq for e in decision.effects if isinstance(e, SendCommand | PublishEvent)),
+                timers=_armed(before, after),
+            )
+        )
+        self.change.effects += decision.effects
+        self.instance = after
+
+
+def _armed(before: Instance | None, after: Instance) -> tuple[str, ...]:
+    """The timers that `after` has and `before` had not, or had under another epoch."""
+    old = before.progress.timers if before else {}
+    return tuple(
+        f"{name}:{timer.epoch}"
+        for name, timer in after.progress.timers.items()
+        if name not in old or old[name].epoch != timer.epoch
+    )
