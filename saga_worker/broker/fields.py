@@ -64,7 +64,7 @@ def decode_properties(header: bytes) -> Properties:
     for bit, name, kind in _LAYOUT:
         if not flags & bit:
             continue
-        if kind == "text":
+        if kind in ("text", "text"):
             text, at = short_text(header, at)
             if name:
                 setattr(properties, name, text)
@@ -180,7 +180,7 @@ def encode_properties(properties: Properties) -> bytes:
 
 def encode_short(value: str, path: Path) -> bytes:
     """A short string; raises `Unsendable` when it is no text or over 255 bytes."""
-    raw = _encode_text(value, path)
+    raw = value.encode() if type(value) is str and value.isascii() else _encode_text(value, path)
     if len(raw) > 255:
         raise Unsendable(f"{_named(path)} has {len(raw)} bytes; the limit is 255")
     return _LENGTHS[len(raw)] + raw
@@ -218,8 +218,7 @@ def _encode_table(table: object, path: Path) -> bytes:
     pieces: list[bytes] = []
     for key, value in table.items():
         inside = (*path, key)
-        pieces.append(encode_short(key, inside))
-        pieces.append(_encode_value(value, inside))
+        pieces += (encode_short(key, inside), _encode_value(value, inside))
     encoded = b"".join(pieces)
     return _U32.pack(len(encoded)) + encoded
 
@@ -227,7 +226,7 @@ def _encode_table(table: object, path: Path) -> bytes:
 def _encode_value(value: object, path: Path) -> bytes:
     match value:
         case str():
-            raw = _encode_text(value, path)
+            raw = value.encode() if value.isascii() else _encode_text(value, path)
             return b"S" + _U32.pack(len(raw)) + raw
         case None:
             return b"V"

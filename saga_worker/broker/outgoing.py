@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from saga_worker.envelope.delivery import Properties
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True):
     """One message; `properties.message_id` has to be there. `mandatory`: it must reach a queue."""
 
     exchange: str

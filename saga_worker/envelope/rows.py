@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, Protocol
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from saga_worker.envelope.delivery import Delivery, Source
 from saga_worker.envelope.document import read_object
@@ -45,8 +48,7 @@ class EnvelopeLimits:
     parking_seconds: float = 14 * DAY_SECONDS
 
 
-@dataclass(slots=True)
-class _Envelope:
+class _Envelope(Struct, frozen=True):
     """What stands on the outside, all of it fit to be stored."""
 
     message_id: str

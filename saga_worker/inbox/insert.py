@@ -7,21 +7,23 @@ order, and that another body under a known id is kept as a dead letter. The tran
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql import storable
 from saga_worker.sql.connection import Connection
 
 
-@dataclass(slots=True)
-class NewRow:
+class NewRow(Struct):
     """One message for one consumer, as it is to be stored. `consumer` is empty for a type that no route knows.
 
-    Not frozen: hot path, and the consumer of a reply is known last.
+    Not frozen: the consumer of a reply is known last.
 
     Without the lock of its saga a row may be ready, done or dead only, or parked without a ref.
     """
@@ -58,8 +60,7 @@ class Verdict(Enum):
     ID_REUSED = "id_reused"  # another body is stored under this id; this one is kept as a dead letter
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """What became of one row; `id` is that of the row it was stored as, None for a duplicate."""
 
     verdict: Verdict
@@ -76,8 +77,7 @@ class Inserted:
     reused: int
 
 
-@dataclass(slots=True)
-class _Keyed:
+class _Keyed(Struct, frozen=True):
     """A row with its keys, computed once, and its place in the batch."""
 
     place: int

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from saga_worker import activity_rows, inbox, instances, outbox, timers
 from saga_worker.orchestrator.contract import Advanced, Plan
-from saga_worker.saga.inputs import CancelActivity, RunActivity
+from saga_worker.saga.inputs import OF_ACTIVITIES
 from saga_worker.sql.connection import Connection
 
 TakeSlot = Callable[[Advanced, str, str], bool]
@@ -35,7 +35,7 @@ class Saver:
         changes = advanced.changes
         await instances.save(connection, changes, worker_id=worker_id)
         await self._send(connection, advanced, worker_id)
-        if any(isinstance(effect, RunActivity | CancelActivity) for change in changes for effect in change.effects):
+        if any(isinstance(effect, OF_ACTIVITIES) for change in changes for effect in change.effects):
             advanced.activities = await activity_rows.save(
                 connection, changes, worker_id=worker_id, take=partial(self._take_slot, advanced)
             )

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from msgspec import Struct
+
 from saga_worker.saga.inputs import Effect
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.rows import RowChange
 from saga_worker.saga.transitions import Status
 
 
-@dataclass(frozen=True, slots=True)
-class JournalRow:
+class JournalRow(Struct, frozen=True):
     """One applied input."""
 
     revision: int

@@ -63,6 +63,7 @@ OF_THE_FLOW: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRE
 AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
 
 _APPLIED: Final = Applied()
+_ANSWERED: Final = (CommandOf, ActivityStep, LocalStep)
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an escaped NUL, not an escaped backslash before "u0000"
 
 
@@ -226,7 +227,7 @@ class Draft:
     def step(self, record: CommandRecord) -> Answered:
         """The definition's step that `record` belongs to."""
         step = self.saga.steps[record.step]
-        assert isinstance(step, CommandOf | ActivityStep | LocalStep), f"step {record.step} has no answers any more"
+        assert isinstance(step, _ANSWERED), f"step {record.step} has no answers any more"
         return step
 
     def command_step(self, record: CommandRecord) -> CommandOf[Any, Any]:

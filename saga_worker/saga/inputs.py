@@ -127,6 +127,8 @@ class CancelActivity(Struct, frozen=True):
     seq: int
 
 
+MESSAGES: Final = (SendCommand, PublishEvent)  # the effects that go through the outbox
+OF_ACTIVITIES: Final = (RunActivity, CancelActivity)
 Effect = SendCommand | PublishEvent | RunActivity | CancelActivity
 
 

@@ -7,7 +7,6 @@ that stands in the saga's row and back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -75,8 +74,7 @@ class Progress(Struct, frozen=True):
     sequences: dict[str, int] = field(default_factory=dict)  # source -> the number of its next event
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(Struct, frozen=True):
     """One saga row. `state` is the author's model as JSON bytes; `revision` counts applied inputs."""
 
     saga_id: UUID

@@ -87,6 +87,12 @@ def parse_command_id(text: str) -> tuple[UUID, int] | None:
     return UUID(bytes=a2b_base64(match[1].translate(_URL_SAFE) + "==")), int(match[2])
 
 
+def seq_of(message_id: str | None) -> int:
+    """The number in one of our message ids, as an inbox row keeps it; 0 when there is none."""
+    number = (message_id or "").rpartition(".")[2]
+    return int(number) if number.isdecimal() else 0
+
+
 def resolve_pointer(document: object, pointer: str) -> object:
     """What stands at a JSON pointer; raises `PoisonMessage("bad_key")` when nothing does."""
     value = document

@@ -5,10 +5,11 @@ The states are the database's; `fold` decides which row gets which, and nobody e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 from uuid import UUID
+
+from msgspec import Struct
 
 
 class RowState(IntEnum):
@@ -36,8 +37,7 @@ class Role(IntEnum):
     ACTIVITY = 4  # what became of an activity
 
 
-@dataclass(frozen=True, slots=True)
-class InboxRow:
+class InboxRow(Struct, frozen=True):
     """One stored message for one definition. Held and dead rows are read without body and properties (empty)."""
 
     id: int
@@ -63,8 +63,7 @@ class InboxRow:
     sequence: int | None = None  # of a numbered event that was parked
 
 
-@dataclass(frozen=True, slots=True)
-class RowChange:
+class RowChange(Struct, frozen=True):
     """The new values of one inbox row; written as they are by `inbox.settle`."""
 
     id: int

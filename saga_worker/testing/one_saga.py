@@ -7,10 +7,11 @@ Rules that the database enforces are asserted here, so that a decision it would 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid5
+
+from msgspec.structs import replace
 
 from saga_worker.saga.changes import JournalRow, SagaChange
 from saga_worker.saga.decide.timer import is_local

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from msgspec import structs
+from msgspec.structs import replace
 
 from saga_worker import OnTimeout, Retry, Saga, days, hours, minutes, seconds
 from saga_worker.saga.changes import SagaChange
@@ -44,7 +43,7 @@ def row(id_: int, message: Message | str, **fields: object) -> InboxRow:
         state=RowState.READY, reason=None, suspect=False, attempts=0, crashes=0, first_failed_at=None, next_at=None,
         expires_at=None, received_at=START, body=b"{}" if isinstance(message, str) else encode(message),
     )  # fmt: skip
-    return replace(plain, **fields)  # type: ignore[arg-type]
+    return replace(plain, **fields)
 
 
 def reply(id_: int, seq: int, message: Message, **fields: object) -> InboxRow:
@@ -74,7 +73,7 @@ def started(*more: InboxRow) -> Instance:
 
 def at(moment: datetime | timedelta, **fields: object) -> Given:
     now = START + moment if isinstance(moment, timedelta) else moment
-    return replace(GIVEN, now=now, **fields)  # type: ignore[arg-type]
+    return replace(GIVEN, now=now, **fields)
 
 
 # -- order -------------------------------------------------------------------------------------------------------------
@@ -589,8 +588,8 @@ def test_an_earlier_timer_lowers_the_wake_row() -> None:
 
 
 def replace_due(instance: Instance, due_at: datetime) -> Instance:
-    timers = {name: structs.replace(timer, due_at=due_at) for name, timer in instance.progress.timers.items()}
-    return replace(instance, progress=structs.replace(instance.progress, timers=timers))
+    timers = {name: replace(timer, due_at=due_at) for name, timer in instance.progress.timers.items()}
+    return replace(instance, progress=replace(instance.progress, timers=timers))
 
 
 def test_a_saga_without_timers_clears_its_wake_row() -> None:

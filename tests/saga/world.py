@@ -7,9 +7,10 @@ stuck: when faults end and everybody answers, every saga ends, settled.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from saga_worker import Retry, Saga, days, seconds
 from saga_worker.saga.changes import JournalRow, SagaChange

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
-from msgspec import structs
+from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
 from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Progress, Timer, dump_progress
@@ -51,7 +51,7 @@ def command(seq: int, step: str, fate: Fate, **changes: Any) -> CommandRecord:
     record = CommandRecord(
         seq=seq, step=step, kind=CommandKind.FORWARD, fate=fate, destination="inventory", type=f"{step}_it", body="{}"
     )
-    return structs.replace(record, **changes)
+    return replace(record, **changes)
 
 
 def undo(seq: int, step: str, fate: Fate, undoes: int) -> CommandRecord:

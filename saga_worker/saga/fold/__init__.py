@@ -40,8 +40,9 @@ def fold(
     """
     copy = WorkingCopy(saga, ref, instance, rows, given, limits, alone=alone, write_error=write_error)
     ready.apply(copy)
-    early.offer_once(copy)
-    early.expire(copy)
+    if copy.has_early:
+        early.offer_once(copy)
+        early.expire(copy)
     due_timers.fire(copy)
     return close(copy)
 

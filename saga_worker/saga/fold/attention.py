@@ -6,10 +6,9 @@ it is gone, armed anew or to be tried afresh, a gap in a line once an event behi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from saga_worker.saga.decide.event import is_over
 from saga_worker.saga.draft import SEQUENCE_GAP, gap_subject
@@ -41,6 +40,8 @@ def judge(copy: WorkingCopy) -> None:
     """At the end: list the dead row that blocks the saga, and strike out what is over."""
     if copy.instance is None:
         return
+    if not (copy.is_behind_dead or copy.instance.progress.attention):
+        return
     timers = copy.instance.progress.timers
     listed = [e for e in copy.instance.progress.attention if e != DEAD_LETTER and not _is_over(e, timers)]
     if copy.is_behind_dead:
@@ -59,5 +60,5 @@ def _list(copy: WorkingCopy, listed: list[str]) -> None:
     assert copy.instance is not None
     if set(listed) != set(copy.instance.progress.attention):
         listed = list(dict.fromkeys(listed))
-        progress = structs.replace(copy.instance.progress, attention=tuple(listed))
+        progress = replace(copy.instance.progress, attention=tuple(listed))
         copy.instance = replace(copy.instance, attention="; ".join(listed) or None, progress=progress)

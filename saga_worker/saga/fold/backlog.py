@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, assert_never
 
 from saga_worker.saga.inputs import ActivityResult, EventArrived, Input, OperatorCommand, ReplyArrived
-from saga_worker.saga.routing import parse_command_id
+from saga_worker.saga.routing import seq_of
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
 
 BEHIND_DEAD: Final = "behind_dead"
@@ -34,11 +34,9 @@ def input_of(row: InboxRow) -> Input:
         case Role.EVENT:
             return EventArrived(row.type, row.saga_key or "", row.body, row.source)
         case Role.REPLY:
-            answered = parse_command_id(row.correlation_id or "")
-            return ReplyArrived(answered[1] if answered else 0, row.type, row.body)
+            return ReplyArrived(seq_of(row.correlation_id), row.type, row.body)
         case Role.ACTIVITY:
-            ended = parse_command_id(row.correlation_id or "")
-            return ActivityResult(ended[1] if ended else 0, row.type, row.body)
+            return ActivityResult(seq_of(row.correlation_id), row.type, row.body)
         case Role.OPERATOR:
             return OperatorCommand(row.type, row.body)
         case Role.CHILD:

@@ -7,11 +7,10 @@ for attention once its tries are used up.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Final, assert_never
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from saga_worker.saga.decide.timer import is_local, is_reply_timeout
 from saga_worker.saga.fold import early
@@ -78,8 +77,8 @@ def _fail(copy: WorkingCopy, name: str, error: str) -> None:
     timer = progress.timers[name]
     failures = timer.failures + 1
     delay = copy.limits.attempts.delay(failures, copy.given.jitter)
-    later = structs.replace(timer, due_at=copy.given.now + (delay or HOPELESS), failures=failures)
-    progress = structs.replace(progress, timers={**progress.timers, name: later})
+    later = replace(timer, due_at=copy.given.now + (delay or HOPELESS), failures=failures)
+    progress = replace(progress, timers={**progress.timers, name: later})
     copy.instance = replace(copy.instance, progress=progress)
     if delay is None:
         note_failed_timer(copy, name, error)

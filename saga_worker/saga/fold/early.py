@@ -8,7 +8,7 @@ gets only its last word written.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from saga_worker.saga.decide.event import is_over
 from saga_worker.saga.fold.attention import note_gap
@@ -22,6 +22,8 @@ from saga_worker.saga.rows import InboxRow, RowState
 
 def offer_after_step(copy: WorkingCopy, before: Instance | None) -> None:
     """Where the saga has moved, early rows may have their turn; where a line has, the next of it."""
+    if not copy.has_early:
+        return
     if not copy.has_moved(before):
         if copy.alone:
             put_behind(copy, _next_in_line(copy))

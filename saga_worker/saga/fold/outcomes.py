@@ -7,8 +7,9 @@ never blocks.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from saga_worker.saga.fold.backlog import BEHIND_DEAD, HANDLER_ERROR, PAUSED, WORKER_KILLED, changed, failed
 from saga_worker.saga.fold.working_copy import WorkingCopy

@@ -17,7 +17,7 @@ from saga_worker.saga.changes import JournalRow, SagaChange
 from saga_worker.saga.decide import decide
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold.backlog import is_blocked, is_held_here, sequence
-from saga_worker.saga.inputs import Decision, Given, Input, PublishEvent, Raised, SendCommand
+from saga_worker.saga.inputs import MESSAGES, Decision, Given, Input, Raised
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.lines import Lines
 from saga_worker.saga.retry import Retry
@@ -47,17 +47,30 @@ class WorkingCopy:
         self._write_error = write_error
         self.instance = instance
         self.change = SagaChange(ref=ref, before=instance, after=instance)
-        aside = sorted((row for row in rows if row.state in (RowState.PARKED, RowState.HELD)), key=lambda row: row.id)
-        parked = [row for row in aside if row.state is RowState.PARKED and not is_held_here(row)]
-        self.ready = sorted((row for row in rows if row.state is RowState.READY), key=sequence)
-        self.held = [row for row in aside if is_held_here(row)]
-        self.parked = [row for row in parked if row.sequence is None]  # early, and not numbered
+        self.ready = [row for row in rows if row.state is RowState.READY]
+        self.held: list[InboxRow] = []
+        self.parked: list[InboxRow] = []  # early, and not numbered
         self.lines = Lines()  # early and numbered
-        self.lines.extend(parked)
+        self.is_behind_dead = False
+        if len(rows) > 1 or not self.ready:  # nearly always there is one row, and it is ready
+            self._sort(rows)
         self.is_offered = False  # the early rows have been judged where the saga stands now
         self.applied = 0  # ready rows that had their turn
         self.rows_wait = False  # a row is ready but not yet due, or must run alone
+
+    def _sort(self, rows: Sequence[InboxRow]) -> None:
+        self.ready.sort(key=sequence)
+        aside = sorted((row for row in rows if row.state in (RowState.PARKED, RowState.HELD)), key=lambda row: row.id)
+        parked = [row for row in aside if row.state is RowState.PARKED and not is_held_here(row)]
+        self.held = [row for row in aside if is_held_here(row)]
+        self.parked = [row for row in parked if row.sequence is None]
+        self.lines.extend(parked)
         self.is_behind_dead = is_blocked(rows)
+
+    @property
+    def has_early(self) -> bool:
+        """Whether any row waits for the saga to come where it takes it."""
+        return bool(self.parked or self.lines)
 
     def is_paused(self) -> bool:
         return self.instance is not None and self.instance.status is Status.PAUSED
@@ -100,7 +113,7 @@ class WorkingCopy:
                 decided_at=self.given.now,
                 from_status=before.status if before else None,
                 to_status=after.status,
-                sent=tuple(e.seq for e in decision.effects if isinstance(e, SendCommand | PublishEvent)),
+                sent=tuple([e.seq for e in decision.effects if isinstance(e, MESSAGES)]),
                 timers=_armed(before, after),
             )
         )
