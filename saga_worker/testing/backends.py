@@ -111,6 +111,13 @@ def resolve_broker(url: str | None = None, *, prefer: Prefer = "real") -> Backen
     )
 
 
+def start_rabbitmq() -> Backend:
+    """A node of this machine's RabbitMQ, with the plugins that saga_worker uses. Raises ServerUnavailable."""
+    node = LocalRabbitmq()
+    node.start()
+    return Backend(node.url, Kind.LOCAL, node.binaries.description, node.close)
+
+
 def describe_database(url: str | None, *, prefer: Prefer = "real") -> str:
     """What `resolve_database` would take first, without starting anything or asking Docker."""
     return _describe(url, "PostgreSQL", _database_sources(prefer, _not_now, ask_docker=False))
@@ -143,7 +150,7 @@ def _broker_sources(prefer: Prefer, *, ask_docker: bool = True) -> Iterator[_Sou
     if prefer == "real" and _docker_is_there(ask=ask_docker):
         yield _Source(Kind.DOCKER, f"Docker ({RABBITMQ_IMAGE})", _start_rabbitmq_container)
     if prefer == "real" and (binaries := local_rabbitmq()):
-        yield _Source(Kind.LOCAL, binaries.description, _start_rabbitmq)
+        yield _Source(Kind.LOCAL, binaries.description, start_rabbitmq)
     yield _Source(Kind.TRIAL, "the trial broker (in memory)", _start_trial_broker)
 
 
@@ -178,12 +185,6 @@ def _bound(
 
 def _not_now(binaries: PostgresBinaries, kind: Kind) -> Backend:
     raise ServerUnavailable(f"{binaries.description} ({kind}) is described, not started.")
-
-
-def _start_rabbitmq() -> Backend:
-    node = LocalRabbitmq()
-    node.start()
-    return Backend(node.url, Kind.LOCAL, node.binaries.description, node.close)
 
 
 def _start_trial_broker() -> Backend:

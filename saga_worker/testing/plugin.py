@@ -7,7 +7,7 @@ gets a fresh database and a namespace for its exchanges and queues, which are re
 import os
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -105,26 +105,18 @@ def real_amqp_url(request: pytest.FixtureRequest) -> str:
     return _server(request, "broker").url
 
 
-@pytest.fixture
-def partitioned_amqp_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """`amqp_url`, if that broker has the consistent-hash exchange; otherwise a private node that has it, or a skip."""
+@pytest.fixture(scope="session")
+def partitioned_amqp_url(request: pytest.FixtureRequest) -> str:
+    """As `amqp_url`, with the consistent-hash exchange: that broker if it has it, else a RabbitMQ node of this run."""
     from saga_worker.testing.namespaces import has_hash_exchange
-    from saga_worker.trial.local_rabbitmq import LocalRabbitmq
-    from saga_worker.trial.supervisor import ServerUnavailable
 
-    url: str = request.getfixturevalue("amqp_url")
-    if has_hash_exchange(url):
-        yield url
-        return
-    try:
-        node = LocalRabbitmq()
-    except ServerUnavailable as error:
-        _skip_or_fail(request.config, str(error))
-        raise
-    with node:
-        if not has_hash_exchange(node.url):
-            _skip_or_fail(request.config, "this RabbitMQ has no plugin rabbitmq_consistent_hash_exchange")
-        yield node.url
+    given = _server(request, "broker").url
+    if has_hash_exchange(given):
+        return given
+    own = _server(request, "rabbitmq").url
+    if not has_hash_exchange(own):
+        _skip_or_fail(request.config, "this RabbitMQ has no plugin rabbitmq_consistent_hash_exchange")
+    return own
 
 
 @pytest.fixture
@@ -191,11 +183,10 @@ def _server(request: pytest.FixtureRequest, wanted: "Wanted", *, migrated: bool 
         server: Server = _servers(request.config).get(wanted, migrated=migrated)
     except ServerUnavailable as error:
         _skip_or_fail(request.config, str(error))
-        raise
     return server
 
 
-def _skip_or_fail(config: pytest.Config, reason: str) -> None:
+def _skip_or_fail(config: pytest.Config, reason: str) -> NoReturn:
     if config.getoption("--require-real"):
         pytest.fail(f"--require-real: {reason}", pytrace=False)
     pytest.skip(reason)

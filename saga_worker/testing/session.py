@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection, Listener
-from typing import Literal
+from typing import Literal, get_args
 
 from saga_worker.testing import databases
 from saga_worker.testing.backends import (
@@ -23,12 +23,13 @@ from saga_worker.testing.backends import (
     real_broker_is_missing,
     resolve_broker,
     resolve_database,
+    start_rabbitmq,
 )
 from saga_worker.trial.local_rabbitmq import local_rabbitmq
 from saga_worker.trial.postgres import local_binaries, wheel_binaries
 from saga_worker.trial.supervisor import ServerUnavailable
 
-Wanted = Literal["database", "broker"]
+Wanted = Literal["database", "broker", "rabbitmq"]  # the last: with our plugins, where the broker has not got them
 Address = tuple[str, int, str]
 
 
@@ -67,7 +68,7 @@ class OwnServers(Servers):
     def __init__(self, *, database_url: str | None, amqp_url: str | None, prefer: Prefer) -> None:
         self._urls: dict[Wanted, str | None] = {"database": database_url, "broker": amqp_url}
         self._prefer: Prefer = prefer
-        self._locks: dict[Wanted, threading.Lock] = {"database": threading.Lock(), "broker": threading.Lock()}
+        self._locks: dict[Wanted, threading.Lock] = {wanted: threading.Lock() for wanted in get_args(Wanted)}
         self._started: dict[Wanted, Backend | ServerUnavailable] = {}
         self._template: str | None = None
         self._listener: _Answering | None = None
@@ -106,9 +107,14 @@ class OwnServers(Servers):
         self._started.clear()
 
     def _resolve(self, wanted: Wanted) -> Backend | ServerUnavailable:
-        resolve = resolve_database if wanted == "database" else resolve_broker
         try:
-            return resolve(self._urls[wanted], prefer=self._prefer)
+            match wanted:
+                case "database":
+                    return resolve_database(self._urls[wanted], prefer=self._prefer)
+                case "broker":
+                    return resolve_broker(self._urls[wanted], prefer=self._prefer)
+                case "rabbitmq":
+                    return start_rabbitmq()
         except ServerUnavailable as error:
             return error  # the next test must not wait for the same search again
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import pytest
 
-from saga_worker.testing.namespaces import has_hash_exchange
 from tests.flow.processes import Processes
 from tests.flow.records import Records
 from tests.flow.wire import GENEROUS, Wire
@@ -23,13 +21,16 @@ def order(number: int) -> dict[str, Any]:
     return {"order_id": f"{number}", "lines": {"tea": 1}, "cents": 5, "card": "tok_1"}
 
 
+@pytest.fixture
+def amqp_url(partitioned_amqp_url: str) -> str:
+    return partitioned_amqp_url
+
+
 @pytest.mark.parametrize("partitions", [1, 4])
 async def test_four_processes_with_a_role_each_bring_orders_to_their_end(
     processes: Processes, wire: Wire, records: Records, eventually: Eventually, monkeypatch: pytest.MonkeyPatch,
-    partitions: int, amqp_url: str,
+    partitions: int,
 ) -> None:  # fmt: skip
-    if partitions > 1 and not await asyncio.to_thread(has_hash_exchange, amqp_url):
-        pytest.skip("this RabbitMQ has no plugin rabbitmq_consistent_hash_exchange")
     monkeypatch.setenv("CHECKOUT_PAYMENT_TIMEOUT_SECONDS", "3")
     roles = {
         role: processes.start("--role", role, LEASE_SECONDS="2", PARTITIONS=str(partitions))

@@ -33,7 +33,6 @@ from pamqp.exceptions import UnmarshalingException
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from saga_worker.testing.namespaces import has_hash_exchange
 from saga_worker.trial.broker import TrialBroker
 
 DEADLINE = 10.0
@@ -61,7 +60,10 @@ def trial_url() -> Iterator[str]:
 
 @pytest.fixture(params=["trial", "rabbitmq"])
 def url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue("trial_url" if request.param == "trial" else "real_amqp_url"))
+    if request.param == "trial":
+        return str(request.getfixturevalue("trial_url"))
+    real = str(request.getfixturevalue("real_amqp_url"))
+    return str(request.getfixturevalue("partitioned_amqp_url")) if request.param == "rabbitmq with plugin" else real
 
 
 class Desk:
@@ -947,11 +949,10 @@ async def test_what_needs_no_ack_is_gone_when_it_is_delivered(desk: Desk, channe
     assert await waiting(desk, queue) == 0
 
 
+@pytest.mark.parametrize("url", ["trial", "rabbitmq with plugin"], indirect=True)
 async def test_a_hash_exchange_keeps_messages_of_one_header_in_one_queue_and_spreads_the_rest(
     desk: Desk, channel: AbstractChannel
 ) -> None:
-    if not await asyncio.to_thread(has_hash_exchange, desk.url):
-        pytest.skip("this RabbitMQ has no plugin rabbitmq_consistent_hash_exchange")
     outer = await desk.exchange(channel, "topic", "outer")
     spread = await desk.exchange(channel, "x-consistent-hash", "spread", arguments={"hash-header": "saga-key"})
     queues = [await desk.queue(channel, f"q{number}") for number in range(4)]
