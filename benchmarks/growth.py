@@ -95,7 +95,7 @@ async def _fill(options: Options, servers: Servers, name: str) -> dict[str, int]
     await product.prepare()
     async with product:
         await product.complete(COPIED_SAGAS)
-        product.stop_workers()
+        await product.stop_workers()
         await product.check()
         await multiply(product.database, sagas)
         rows_per_saga = {"saga": 1, "inbox": product.workload.events, "journal": product.workload.steps}
@@ -150,7 +150,7 @@ async def _held(options: Options, servers: Servers) -> Held:
         await holder.close()
         await product.database.execute("VACUUM")  # what autovacuum could not do meanwhile
         without, usage_without = await _drain(product, counted)
-        product.stop_workers()
+        await product.stop_workers()
         await product.check()
     return Held(under, without, (usage_under, usage_without))
 
@@ -170,7 +170,7 @@ async def _memory(options: Options, servers: Servers) -> tuple[Figure, dict[str,
     waiting = int(WAITING_EVENTS * options.size)
     async with Product(servers, settings=options.product_settings()) as product:
         await product.complete(WARM_UP)
-        product.stop_workers()
+        await product.stop_workers()
         say(f"{NAME}: {waiting} events go into the queue.")
         for _ in range(0, waiting, PUBLISHED_TOGETHER):
             await product.amqp.publish_all(product.starts(min(PUBLISHED_TOGETHER, waiting)))

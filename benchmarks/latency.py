@@ -115,7 +115,7 @@ async def one_pair(options: Options, servers: Servers) -> Pair:
         reading = Reading.take(product.roots)
         loaded = await _paced(product, saturated / 2)
         usage = reading.until(Reading.take(product.roots))
-        product.stop_workers()
+        await product.stop_workers()
         await product.check()
     return Pair(idle, saturated, loaded, usage)
 

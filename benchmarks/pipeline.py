@@ -15,15 +15,17 @@ from statistics import median
 from typing import Any
 
 from benchmarks.harness.command import Options, Result, main, say
-from benchmarks.harness.deployment import Product, Run
+from benchmarks.harness.deployment import WARM_UP, Product, Run
 from benchmarks.harness.plot import Chart
-from benchmarks.harness.servers import Servers
+from benchmarks.harness.servers import Servers, new_name
+from benchmarks.harness.statements import counting
 from benchmarks.harness.verdicts import TARGETS, judge
 from benchmarks.yardstick import Pgbench, Yardstick
 
 NAME = "pipeline"
 FIGURES = ("R1", "R2", "R3", "R4", "R5", "R10")
 SAGAS = 10_000
+COUNTED_SAGAS = 2000  # in the run that counts statements
 # Script -> clients to try and events per transaction; the best is looked for once, and kept for all pairs.
 SCRIPTS = {
     "unbatched": ((1, 2, 4, 8, 16), 1),
@@ -77,6 +79,7 @@ async def measure(options: Options, servers: Servers) -> Result:
         name: judge(TARGETS[name], [pair.ratios()[name] for pair in pairs], disturbed=disturbed) for name in FIGURES
     }
     detail = {"path": "general" if options.general else "fast", "clients": scan, **_medians(pairs)}
+    detail["statements"] = await count_statements(options, servers)
     return Result(NAME, figures, detail | {"pairs": [pair.document() for pair in pairs]}, _charts(pairs))
 
 
@@ -92,6 +95,25 @@ async def one_pair(options: Options, servers: Servers, yardstick: Yardstick, cli
             break
         say(f"{NAME}: the machine was busy elsewhere; once more.")
     return pair
+
+
+async def count_statements(options: Options, servers: Servers) -> dict[str, Any]:
+    """Statements and round trips of the transactions that store deliveries, counted by a proxy."""
+    name = new_name()
+    await servers.admin.execute(f'CREATE DATABASE "{name}"')
+    try:
+        async with counting(servers.url_of(name)) as (url, counter):
+            settings = options.product_settings() | {"SAGA_WORKER_DATABASE_URL": url}
+            product = Product(servers, database=name, settings=settings)
+            await product.prepare()
+            async with product:
+                await product.complete(WARM_UP)
+                counter.transactions.clear()
+                await product.complete(min(COUNTED_SAGAS, options.sagas or SAGAS))
+                counted = counter.document()
+    finally:
+        await servers.drop(name)
+    return counted
 
 
 def _medians(pairs: list[Pair]) -> dict[str, Any]:

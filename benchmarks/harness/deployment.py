@@ -155,7 +155,7 @@ class Deployment:
         await self._listen_for_ends()
         self._inside.callback(self._stop_echo)
         self._start_echo()
-        self._inside.callback(self.stop_workers)
+        self._inside.push_async_callback(self.stop_workers)
         await self.start_workers()
 
     async def start_workers(self, *, wait: bool = True) -> None:
@@ -163,12 +163,11 @@ class Deployment:
         if wait:
             await until(self.workers_are_ready, seconds=60, alive=self.workers)
 
-    def stop_workers(self) -> None:
+    async def stop_workers(self) -> None:
         """As an operator would: they drain."""
         for worker in self.workers:
             worker.terminate()
-        for worker in self.workers:
-            worker.wait(60)
+        await asyncio.gather(*(asyncio.to_thread(worker.wait, 60) for worker in self.workers))
         self.workers = []
 
     def start_process(self, *command: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
@@ -264,7 +263,7 @@ class Deployment:
         seconds = await self.complete(sagas)
         usage = reading.until(Reading.take(self.roots))
         rss = max(peak_rss_megabytes(worker.pid) for worker in self.workers)
-        self.stop_workers()  # they report their last syncs
+        await self.stop_workers()  # they report their last syncs
         counted = before.until(await DatabaseCounters.take(self.servers.admin, self.database_name))
         await self.check()
         return Run(sagas, sagas * self.workload.events, seconds, usage, counted, rss)

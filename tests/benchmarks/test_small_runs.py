@@ -48,7 +48,7 @@ async def test_a_pair_of_fifty_sagas_gives_every_ratio(durable: Servers) -> None
 async def test_a_saga_too_many_is_a_wrong_run(durable: Servers) -> None:
     async with Product(durable) as product:
         await product.complete(20)
-        product.stop_workers()
+        await product.stop_workers()
         await product.check()
 
         with pytest.raises(WrongRun, match="'ended': 20"):
@@ -63,7 +63,7 @@ async def test_a_made_up_history_is_like_a_real_one(durable: Servers) -> None:
     await product.prepare()
     async with product:
         await product.complete(40)
-        product.stop_workers()
+        await product.stop_workers()
         await multiply(product.database, 400)
         rows = await product.database.fetchrow(
             "SELECT (SELECT count(*) FROM saga_worker.saga), (SELECT count(*) FROM saga_worker.inbox),"
@@ -75,7 +75,7 @@ async def test_a_made_up_history_is_like_a_real_one(durable: Servers) -> None:
         )
     async with Product(durable, database=database) as again:
         await again.complete(40)
-        again.stop_workers()
+        await again.stop_workers()
         await again.check()
     await durable.drop(database)
 
