@@ -14,7 +14,7 @@ from benchmarks.harness.command import main
 from benchmarks.harness.verdicts import TARGETS
 
 NAMES = (
-    "pipeline", "latency", "scale", "growth", "activities", "compensation", "handwritten", "real_log",
+    "pipeline", "latency", "scale", "growth", "activities", "compensation", "against_handwritten", "real_log",
 )  # fmt: skip
 
 if __name__ == "__main__":

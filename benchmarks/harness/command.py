@@ -30,6 +30,8 @@ class Options:
     repeats: int = 3  # how often a disturbed pair is measured before it is taken as it is
     general: bool = False  # without the fast path
     size: float = 1.0  # the part of its rows and messages that `growth` makes
+    log: Path | None = None  # of `real_log`
+    against: str | None = None  # the older commit that `real_log` runs too
 
     def product_settings(self) -> dict[str, str]:
         return {"SAGA_WORKER_FAST_PATH": str(not self.general).lower()}
@@ -63,10 +65,14 @@ def main(description: str, *benchmarks: Measure, missing: Sequence[str] = ()) ->
     parser.add_argument(
         "--size", type=float, default=1.0, help="part of the million rows of growth; below 1 no verdict"
     )
+    parser.add_argument("--log", metavar="FILE", type=Path, help="the events of real_log: JSON lines, .gz")
+    parser.add_argument("--against", metavar="COMMIT", help="an older commit that real_log runs too, in the same pairs")
     parser.add_argument("--json", action="store_true", help="a line of JSON for each benchmark, then the figures")
     parser.add_argument("--plot", metavar="DIRECTORY", type=Path, help="write SVG charts there")
     given = parser.parse_args()
-    options = Options(given.pairs, given.sagas, given.seconds, given.repeats, given.general, given.size)
+    options = Options(
+        given.pairs, given.sagas, given.seconds, given.repeats, given.general, given.size, given.log, given.against
+    )  # fmt: skip
     figures = asyncio.run(_run(benchmarks, options, as_json=given.json, charts_in=given.plot))
     figures |= {name: Figure(None, TARGETS[name].bound, "inconclusive") for name in missing}
     print(json.dumps({name: figures[name].line() for name in sorted(figures, key=lambda name: int(name[1:]))}))

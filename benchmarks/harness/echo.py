@@ -1,8 +1,8 @@
 """A participant that answers every command at once with the command's own body, and costs a few microseconds each.
 
 `python -m benchmarks.harness.echo AMQP_URL NAMESPACE [TYPE=ANSWER …]` binds a queue to all commands of the namespace.
-The answer's type is `echoed`, or what is given for the command's type. A delivery is acknowledged when its answer is
-confirmed. Prints `ready` once it consumes.
+The answer's type is `echoed`, or what is given for the type of the command; `TYPE=ANSWER:BODY` gives the body too. A
+delivery is acknowledged when its answer is confirmed. Prints `ready` once it consumes.
 """
 
 from __future__ import annotations
@@ -40,11 +40,10 @@ async def echo(url: str, namespace: str, answers: dict[str, str]) -> None:
 def _answer(delivery: Delivery, answers: dict[str, str]) -> Message:
     command = read_properties(delivery.properties)
     id_ = command["message_id"]
-    properties = pack_properties(
-        message_id=f"r-{id_}", type=answers.get(command["type"], "echoed"), correlation_id=id_, app_id="echo"
-    )
-    return Message("", command["reply_to"], properties, delivery.body)
+    type_, has_body, body = answers.get(command["type"], "echoed").partition(":")
+    properties = pack_properties(message_id=f"r-{id_}", type=type_, correlation_id=id_, app_id="echo")
+    return Message("", command["reply_to"], properties, body.encode() if has_body else delivery.body)
 
 
 if __name__ == "__main__":
-    asyncio.run(echo(sys.argv[1], sys.argv[2], dict(pair.split("=") for pair in sys.argv[3:])))
+    asyncio.run(echo(sys.argv[1], sys.argv[2], dict(pair.split("=", 1) for pair in sys.argv[3:])))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from benchmarks import pipeline
+from benchmarks import activities, compensation, pipeline, real_log
+from benchmarks.against_handwritten import Handwritten
 from benchmarks.harness.command import Options
 from benchmarks.harness.deployment import Product, WrongRun
 from benchmarks.harness.history import multiply
-from benchmarks.harness.servers import Servers, new_name, servers
+from benchmarks.harness.servers import REPOSITORY, Servers, new_name, servers
 from benchmarks.yardstick import Yardstick
 from saga_worker.trial.postgres import EmbeddedPostgres
 
@@ -83,3 +88,65 @@ async def test_a_made_up_history_is_like_a_real_one(durable: Servers) -> None:
     assert tuple(rows)[:3] == (400, 160 + 9 * 40, 160 + 9 * 40)
     assert owners == 40 + 9 * 10
     assert rows["next"] == rows["max"] + 1
+
+
+@pytest.mark.slow
+async def test_sagas_of_activities_are_measured_beside_pgbench(durable: Servers) -> None:
+    async with Yardstick(durable, sagas=1000, seconds=1) as yardstick:
+        pair = await activities.one_pair(Options(sagas=50, repeats=1), durable, yardstick, 2)
+
+    assert pair.product.events == 200
+    assert pair.ratio == pytest.approx(3 * pair.sagas_per_second / pair.limit.events_per_second)
+
+
+@pytest.mark.slow
+async def test_a_refused_command_makes_the_same_saga_a_compensated_one(durable: Servers) -> None:
+    pair = await compensation.one_pair(Options(sagas=50, repeats=1), durable)
+
+    assert (pair.completed.events, pair.compensated.events) == (200, 300)
+
+
+async def test_the_handwritten_worker_plays_the_same_saga_and_is_checked(durable: Servers) -> None:
+    async with Handwritten(durable, workers=2) as deployment:
+        run = await deployment.measure(20, warm_up=5)
+
+        assert run.events == 80
+        with pytest.raises(WrongRun, match="'ended': 25"):
+            await deployment.check_tables(26)
+
+
+EVENTS = [  # id, type, application
+    ("1", "A_SUBMITTED", "a"), ("2", "A_SUBMITTED", "b"), ("3", "A_PREACCEPTED", "a"), ("4", "A_DECLINED", "b"),
+    ("5", "A_SUBMITTED", "c"), ("6", "A_ACTIVATED", "a"), ("7", "O_SENT", "c"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log.jsonl.gz"
+    with gzip.open(path, "wt") as lines:
+        for id_, type_, application in EVENTS:
+            data = {"application": application, "lifecycle:transition": "COMPLETE"}
+            if type_ == "A_SUBMITTED":
+                data |= {"AMOUNT_REQ": "100", "REG_DATE": "2011-10-01"}
+            lines.write(json.dumps({"id": id_, "type": type_, "source": "bank", "data": data}) + "\n")
+    return path
+
+
+def test_a_log_can_be_read_for_its_first_applications_only(log: Path) -> None:
+    assert real_log.read(log, None).outcomes == {"a": "activated", "b": "declined", "c": None}
+    first = real_log.read(log, 2)
+    assert [event[0] for event in first.events] == ["1", "2", "3", "4", "6"]
+    assert first.ended == 2
+
+
+@pytest.mark.slow
+async def test_a_log_ends_as_it_says_or_the_run_is_wrong(durable: Servers, log: Path) -> None:
+    result = await real_log.measure(Options(pairs=1, repeats=1, log=log, against="HEAD"), durable)
+
+    assert result.detail["outcomes"] == {"activated": 1, "declined": 1, "open": 1}
+    assert set(result.detail["events_per_second"]) == {"before", "now"}
+    lied = replace(read := real_log.read(log, None), outcomes=read.outcomes | {"a": "declined"})
+    async with real_log.LoanApplications(durable, lied, REPOSITORY, settings={}) as deployment:
+        with pytest.raises(WrongRun, match="Application a is completed with activated"):
+            await deployment.play()
