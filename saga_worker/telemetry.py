@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -17,6 +18,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from saga_worker import __version__
 
 PACKAGE_LOGGER: Final = "saga_worker"
+NAMESPACE: Final = "saga_worker"  # before the name of each metric
+_SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_SAGAS: Final = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
 class Event(StrEnum):
@@ -76,90 +80,66 @@ class Metrics:
     """Every metric of one process. Labels come from closed sets or from definitions, never from message contents."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def name(text: str) -> str:
-            return "saga_worker_" + text
-
         self.registry = registry
-        self.received = Counter(
-            name("inbox_received"), "Deliveries stored as new rows.", ["consumer"], registry=registry
-        )
-        self.duplicates = Counter(
-            name("inbox_duplicates"), "Deliveries that were already stored; acknowledged.", registry=registry
-        )
-        self.settled = Counter(
-            name("inbox_settled"), "Rows that left `ready`, by the state they took.", ["consumer", "state"],
-            registry=registry,
-        )  # fmt: skip
-        self.dead = Counter(
-            name("inbox_dead"), "Rows that became dead letters.", ["consumer", "reason"], registry=registry
-        )
-        self.unacknowledged = Gauge(
-            name("deliveries_unacknowledged"), "Deliveries in hand: not yet acknowledged.", registry=registry
-        )
-        self.transaction_seconds = Histogram(
-            name("transaction_seconds"), "Time of one transaction over a batch of sagas.", ["path"],
-            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5), registry=registry,
-        )  # fmt: skip
-        self.transaction_sagas = Histogram(
-            name("transaction_sagas"), "Sagas in one transaction.",
-            buckets=(1, 2, 5, 10, 20, 50, 100, 200), registry=registry,
-        )  # fmt: skip
-        self.transaction_retries = Counter(
-            name("transaction_retries"), "Transactions repeated after a transient error.", ["error"], registry=registry
-        )
-        self.inputs_applied = Counter(
-            name("inputs_applied"), "Inputs applied to sagas: the journal's rows.", ["definition", "kind"],
-            registry=registry,
-        )  # fmt: skip
-        self.activities = Counter(
-            name("activities"), "Attempts of activities, by how they ended.", ["definition", "step", "outcome"],
-            registry=registry,
-        )  # fmt: skip
-        self.started = Counter(name("sagas_started"), "Sagas started.", ["definition"], registry=registry)
-        self.finished = Counter(
-            name("sagas_finished"), "Sagas that took a final status.", ["definition", "status"], registry=registry
-        )
-        self.published = Counter(
-            name("outbox_published"),
-            "Publishes from the outbox, by the broker's answer.",
-            ["outcome"],
-            registry=registry,
-        )
-        self.outbox_in_memory = Gauge(
-            name("outbox_in_memory"),
-            "Committed messages in this process's hands, not yet confirmed.",
-            registry=registry,
-        )
-        self.broker_connections = Counter(
-            name("broker_connections"), "Connections made to RabbitMQ; more than one is a reconnect.", ["name"],
-            registry=registry,
-        )  # fmt: skip
-        self.stage_failures = Counter(
-            name("stage_failures"), "Passes of a background stage that failed and were repeated.", ["stage"],
-            registry=registry,
-        )  # fmt: skip
-        self._name_gauges(registry)
-        Info(name("build"), "The release that runs.", registry=registry).info({"version": __version__})
+        self._add_stages(registry)
+        self._add_sagas(registry)
+        self._add_installation(registry)
+        build = Info("build", "The release that runs.", namespace=NAMESPACE, registry=registry)
+        build.info({"version": __version__})
 
-    def _name_gauges(self, registry: CollectorRegistry) -> None:
+    def _add_stages(self, registry: CollectorRegistry) -> None:
+        """Messages and transactions on their way through this process."""
+        counter = partial(Counter, namespace=NAMESPACE, registry=registry)
+        gauge = partial(Gauge, namespace=NAMESPACE, registry=registry)
+        histogram = partial(Histogram, namespace=NAMESPACE, registry=registry)
+        self.received = counter("inbox_received", "Deliveries stored as new rows.", ["consumer"])
+        self.duplicates = counter("inbox_duplicates", "Deliveries that were already stored; acknowledged.")
+        self.settled = counter(
+            "inbox_settled", "Rows that left `ready`, by the state they took.", ["consumer", "state"]
+        )
+        self.dead = counter("inbox_dead", "Rows that became dead letters.", ["consumer", "reason"])
+        self.unacknowledged = gauge("deliveries_unacknowledged", "Deliveries in hand: not yet acknowledged.")
+        self.transaction_seconds = histogram(
+            "transaction_seconds", "Time of one transaction over a batch of sagas.", ["path"], buckets=_SECONDS
+        )
+        self.transaction_sagas = histogram("transaction_sagas", "Sagas in one transaction.", buckets=_SAGAS)
+        self.transaction_retries = counter(
+            "transaction_retries", "Transactions repeated after a transient error.", ["error"]
+        )
+        self.published = counter("outbox_published", "Publishes from the outbox, by the broker's answer.", ["outcome"])
+        self.outbox_in_memory = gauge(
+            "outbox_in_memory", "Committed messages in this process's hands, not yet confirmed."
+        )
+        self.broker_connections = counter(
+            "broker_connections", "Connections made to RabbitMQ; more than one is a reconnect.", ["name"]
+        )
+        self.stage_failures = counter(
+            "stage_failures", "Passes of a background stage that failed and were repeated.", ["stage"]
+        )
+
+    def _add_sagas(self, registry: CollectorRegistry) -> None:
+        """What this process did to sagas."""
+        counter = partial(Counter, namespace=NAMESPACE, registry=registry)
+        self.inputs_applied = counter(
+            "inputs_applied", "Inputs applied to sagas: the journal's rows.", ["definition", "kind"]
+        )
+        self.activities = counter(
+            "activities", "Attempts of activities, by how they ended.", ["definition", "step", "outcome"]
+        )
+        self.started = counter("sagas_started", "Sagas started.", ["definition"])
+        self.finished = counter("sagas_finished", "Sagas that took a final status.", ["definition", "status"])
+
+    def _add_installation(self, registry: CollectorRegistry) -> None:
         """Figures of the whole installation, read from the database by `admin.gauges`, the same in every process."""
-        self.inbox_rows = Gauge(
-            "saga_worker_inbox_rows", "Rows that are not settled, by state.", ["state"], registry=registry
+        gauge = partial(Gauge, namespace=NAMESPACE, registry=registry)
+        self.inbox_rows = gauge("inbox_rows", "Rows that are not settled, by state.", ["state"])
+        self.inbox_oldest_seconds = gauge(
+            "inbox_oldest_ready_seconds", "Age of the oldest ready row; 0 when there is none."
         )
-        self.inbox_oldest_seconds = Gauge(
-            "saga_worker_inbox_oldest_ready_seconds", "Age of the oldest ready row; 0 when there is none.",
-            registry=registry,
-        )  # fmt: skip
-        self.outbox_rows = Gauge("saga_worker_outbox_rows", "Committed messages not yet confirmed.", registry=registry)
-        self.outbox_failing = Gauge(
-            "saga_worker_outbox_failing", "Outbox rows that were refused at least once.", registry=registry
-        )
-        self.attention = Gauge("saga_worker_sagas_attention", "Sagas that ask for an operator.", registry=registry)
-        self.stuck = Gauge(
-            "saga_worker_sagas_stuck",
-            "Open sagas with no reason to move; anything but 0 is a defect.",
-            registry=registry,
-        )
+        self.outbox_rows = gauge("outbox_rows", "Committed messages not yet confirmed.")
+        self.outbox_failing = gauge("outbox_failing", "Outbox rows that were refused at least once.")
+        self.attention = gauge("sagas_attention", "Sagas that ask for an operator.")
+        self.stuck = gauge("sagas_stuck", "Open sagas with no reason to move; anything but 0 is a defect.")
 
 
 REGISTRY: Final = CollectorRegistry()
