@@ -341,13 +341,10 @@ class Draft:
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences,
         )  # fmt: skip
-        # Written out: `dataclasses.replace` took 8 us of every step, this 2.4.
-        instance = Instance(
-            saga_id=before.saga_id, ref=before.ref, definition=before.definition,
-            definition_version=before.definition_version, key=before.key, status=self.status,
-            revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,
+        instance = replace(
+            before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,
             unsettled=self._unsettled(), attention="; ".join(self.attention) or None, reason=self.reason,
-            state=self.state_bytes, progress=progress, started_at=before.started_at, updated_at=now,
+            state=self.state_bytes, progress=progress, updated_at=now,
             finished_at=(before.finished_at or now) if self.status.is_final else None,
         )  # fmt: skip
         return Decision(instance, tuple(self.effects), outcome)
