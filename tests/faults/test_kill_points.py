@@ -8,10 +8,6 @@ from saga_worker.faults import POINTS
 from tests.faults.campaign import Place
 from tests.faults.kill_points import GENERAL_ONLY, kill_at
 
-# The fast path everywhere it goes; the general one where the two differ. The command runs both at every point.
-RUNS = [(point, "fast") for point in POINTS if point not in GENERAL_ONLY]
-RUNS += [(point, "general") for point in POINTS if point.startswith("consumer.")]
-
 
 PATHS = [(point, "fast") for point in POINTS if point not in GENERAL_ONLY]
 # The relay meets the same rows on both paths; the command runs it on both.
