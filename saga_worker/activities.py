@@ -1,8 +1,8 @@
 """Runs activities: attempts come with the commit that wants them or from the claim → outcomes → one transaction → pool.
 
-Takes the steps' functions and attempts under an epoch; guarantees that at most so many run at a time as the settings
-and the steps say, that an outcome counts only while the attempt is this worker's, and that outcomes are committed in
-groups. No transaction is open while an attempt runs. Hands the sagas concerned to the pool.
+Takes the steps' functions and attempts under an epoch, as many at a time as `activity_slots` has room for; guarantees
+that an outcome counts only while the attempt is this worker's, and that outcomes are committed in groups. No
+transaction is open while an attempt runs. Hands the sagas concerned to the pool.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from msgspec import Struct
+
 from saga_worker import activity_rows, inbox
 from saga_worker.activity_rows import Attempt, Ended, Key, Written
+from saga_worker.activity_slots import ActivitySlots
 from saga_worker.faults import fault_point
 from saga_worker.orchestrator import Advanced, TakenIn
 from saga_worker.saga.decide import describe_error
@@ -38,8 +41,7 @@ LONGEST_DELAY_SECONDS: Final = 2.0
 TakeResults = Callable[[Sequence[Ended]], Awaitable[TakenIn]]
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """What an attempt knows about itself."""
 
     idempotency_key: str
@@ -56,7 +58,7 @@ class _Running:
 
 
 class Activities:
-    """The stage that runs attempts; its slots are taken by `orchestrator` and by its own claim."""
+    """The stage that runs attempts; its `slots` are taken by `orchestrator` and by its own claim."""
 
     def __init__(
         self,
@@ -76,43 +78,20 @@ class Activities:
         self._registry = registry
         self._versions = [f"{name}/{version}" for name, version in registry.versions()]
         self._worker_id = worker_id
-        self._concurrency = concurrency
         self._poll_seconds = poll_seconds
         self._on_stored = on_stored
         self._take_results = take_results
         self._on_taken_in = on_taken_in
         self._reread = reread
-        self._bounds = dict(_bounds(registry))
-        self._taken: Counter[str] = Counter()  # slots by "definition/step", running or about to
+        self._bounds = _bounds(registry)
+        self.slots = ActivitySlots(concurrency, self._bounds, on_free=self.look)
         self._running: dict[Key, _Running] = {}
         self._ended: list[Ended] = []
         self._has_ended = asyncio.Event()
         self._awake = asyncio.Event()
-        self._is_full = False  # the last claim may have left some for want of slots
         self._stopping = False
         self._is_over = False  # nothing more will end
         self.tasks: list[asyncio.Task[None]] = []
-
-    # -- slots ----------------------------------------------------------------------------------------------------
-
-    def take(self, definition: str, step: str) -> bool:
-        """A slot for one attempt of this step, if there is one."""
-        name = f"{definition}/{step}"
-        if self._stopping or self._free(name) <= 0:
-            self._is_full = True
-            return False
-        self._taken[name] += 1
-        return True
-
-    def give_back(self, slots: Sequence[tuple[str, str]]) -> None:
-        self._taken.subtract(f"{definition}/{step}" for definition, step in slots)
-        if self._is_full:
-            self.look()
-
-    def _free(self, name: str | None = None) -> int:
-        free = self._concurrency - self._taken.total()
-        bound = self._bounds.get(name) if name is not None else None
-        return free if bound is None else min(free, bound - self._taken[name or ""])
 
     # -- the life of the stage --------------------------------------------------------------------------------------
 
@@ -124,7 +103,7 @@ class Activities:
 
     async def stop(self, grace_seconds: float) -> None:
         """Begin nothing more; what still runs after the grace is stopped, and given back for others to begin anew."""
-        self._stopping = True
+        self._stopping = self.slots.is_closed = True
         self.look()
         tasks = [running.task for running in self._running.values()]
         if tasks:
@@ -154,7 +133,7 @@ class Activities:
 
     def hand_over(self, written: Written, slots: Sequence[tuple[str, str]]) -> None:
         """After the commit: what it started begins, what it cancelled ends."""
-        self.give_back(slots)
+        self.slots.give_back(slots)
         for attempt in written.started:
             self._begin(attempt)
         for key in written.cancelled:
@@ -164,7 +143,7 @@ class Activities:
             self.look()
 
     def _begin(self, attempt: Attempt) -> None:
-        self._taken[f"{attempt.definition}/{attempt.step}"] += 1
+        self.slots.begin(attempt.definition, attempt.step)
         task = asyncio.create_task(self._run(attempt), name=f"activity {attempt.step}")
         self._running[attempt.key] = _Running(attempt, task)
 
@@ -180,7 +159,7 @@ class Activities:
                 ended = after_loss(self._registry, attempt, "it was cancelled") or ended
         if (known := self._running.get(attempt.key)) is not None and known.attempt is attempt:
             del self._running[attempt.key]
-        self.give_back([(attempt.definition, attempt.step)])
+        self.slots.end(attempt.ref, attempt.definition, attempt.step)
         self._ended.append(ended)
         self._has_ended.set()
 
@@ -214,7 +193,10 @@ class Activities:
             self._has_ended.clear()
             while self._ended:
                 group, self._ended = self._ended[:GROUP], self._ended[GROUP:]
-                await self._settle(group)
+                try:
+                    await self._settle(group)
+                finally:
+                    self.slots.settle([ended.attempt.ref for ended in group])
 
     async def _settle(self, group: Sequence[Ended]) -> None:
         """Write a group, however long the database is away; what cannot be written is left to its time-out."""
@@ -259,9 +241,8 @@ class Activities:
         self._on_stored([row.ref for row in rows if row.ref is not None])
 
     def _follow_up(self, group: Sequence[Ended]) -> None:
-        for ended in group:
-            how = "done" if ended.value is not None else ("failed" if ended.is_final else "retried")
-            metrics.activities.labels(ended.attempt.definition, ended.attempt.step, how).inc()
+        for labels, count in Counter(map(_labels, group)).items():
+            metrics.activities.labels(*labels).inc(count)
         rests = [ended.rest for ended in group if ended.rest is not None]
         if rests:
             asyncio.get_running_loop().call_later(min(rests) + 0.01, self.look)
@@ -286,30 +267,34 @@ class Activities:
 
     async def _claim(self) -> float:
         """Fill the free slots; in how many seconds to look again, at most."""
-        self._is_full = False
+        self.slots.is_full = False
         bounded = sorted(self._bounds)
         for only in (None, *bounded):
-            wanted = min(GROUP, self._free(only))
+            wanted = min(GROUP, self.slots.free(only))
             if wanted <= 0:
-                self._is_full = True
+                self.slots.is_full = True
                 continue
-            self._taken[only or "claim"] += wanted
-            try:
-                async with self._database.transaction() as connection:
-                    found = await activity_rows.claim(
-                        connection, self._worker_id(), self._versions, wanted,
-                        without=bounded if only is None else (), only=only,
-                    )  # fmt: skip
-            finally:
-                self._taken[only or "claim"] -= wanted
-            for attempt in found:
-                self._begin(attempt)
-            self._is_full = self._is_full or len(found) == wanted
-        if self._is_full:
-            return self._poll_seconds if self._free() <= 0 else 0.0
+            found = await self._claim_some(wanted, only, without=bounded if only is None else ())
+            self.slots.is_full = self.slots.is_full or found == wanted
+        if self.slots.is_full:
+            return self._poll_seconds if self.slots.free() <= 0 else 0.0
         async with self._database.transaction() as connection:
             due = await activity_rows.next_due(connection)
         return max(0.02, due) if due is not None else self._poll_seconds
+
+    async def _claim_some(self, wanted: int, only: str | None, *, without: Sequence[str]) -> int:
+        """Claim and begin up to so many; how many there were."""
+        self.slots.reserve(wanted, only)
+        try:
+            async with self._database.transaction() as connection:
+                found = await activity_rows.claim(
+                    connection, self._worker_id(), self._versions, wanted, without=without, only=only
+                )
+        finally:
+            self.slots.reserve(-wanted, only)
+        for attempt in found:
+            self._begin(attempt)
+        return len(found)
 
 
 async def _call(step: ActivityStep[Any, Any], state: Any, context: Context, *, is_undo: bool) -> bytes:
@@ -322,6 +307,11 @@ async def _call(step: ActivityStep[Any, Any], state: Any, context: Context, *, i
     if not isinstance(value, step.result_model):
         raise TypeError(f"the activity {step.id} returned {type(value).__name__}; return {step.result_model.__name__}")
     return value.__pydantic_serializer__.to_json(value, by_alias=False, round_trip=True, warnings=False)
+
+
+def _labels(ended: Ended) -> tuple[str, str, str]:
+    how = "done" if ended.value is not None else ("failed" if ended.is_final else "retried")
+    return ended.attempt.definition, ended.attempt.step, how
 
 
 def _context(attempt: Attempt) -> Context:
@@ -348,7 +338,7 @@ def after_loss(registry: Registry, attempt: Attempt, error: str) -> Ended | None
     return Ended(attempt, error=error, is_uncertain=True, rest=None if rest is None else 0.0)
 
 
-def _bounds(registry: Registry) -> list[tuple[str, int]]:
+def _bounds(registry: Registry) -> dict[str, int]:
     """The steps that bound their own attempts, over all versions the lowest bound."""
     found: dict[str, int] = {}
     for name, version in registry.versions():
@@ -357,7 +347,7 @@ def _bounds(registry: Registry) -> list[tuple[str, int]]:
             if isinstance(step, ActivityStep) and step.concurrency is not None:
                 key = f"{name}/{step.id}"
                 found[key] = min(found.get(key, step.concurrency), step.concurrency)
-    return list(found.items())
+    return found
 
 
 def has_activities(registry: Registry) -> bool:

@@ -14,11 +14,13 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 from pydantic_core import to_json
 
 from saga_worker.inbox import NewRow
 from saga_worker.saga.changes import SagaChange
 from saga_worker.saga.inputs import ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOST, CancelActivity, RunActivity
+from saga_worker.saga.instance import Instance
 from saga_worker.saga.routing import command_id
 from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql import storable
@@ -29,8 +31,7 @@ RUNNING: Final = 1
 Key = tuple[UUID, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One attempt that was handed to a worker; `epoch` is what it may answer under."""
 
     ref: UUID
@@ -52,8 +53,7 @@ class Attempt:
         return self.ref, self.seq
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """How an attempt ended: with a value, or with an error and perhaps another attempt after `rest` seconds."""
 
     attempt: Attempt
@@ -78,20 +78,35 @@ class Written:
     cancelled: tuple[Key, ...] = ()
 
 
+class _Wanted(Struct):
+    saga: Instance
+    effect: RunActivity
+    runs_here: bool
+
+    @property
+    def is_new(self) -> bool:
+        return self.effect.run == 1 and self.effect.undoes is None
+
+
 async def save(
-    conn: Connection, changes: Sequence[SagaChange], *, worker_id: int, take: Callable[[str, str], bool]
+    conn: Connection, changes: Sequence[SagaChange], *, worker_id: int, take: Callable[[UUID, str, str], bool]
 ) -> Written:
     """Cancel and start what these changes ask for. `take` says whether this process runs one of a step at once."""
     cancelled = [(c.ref, e.seq) for c in changes for e in c.effects if isinstance(e, CancelActivity)]
-    rows = [_columns(c, e, take) for c in changes for e in c.effects if isinstance(e, RunActivity)]
     if cancelled:
         await conn.execute("activity_cancel", [ref for ref, _ in cancelled], [seq for _, seq in cancelled])
-    if not rows:
-        return Written(cancelled=tuple(cancelled))
-    columns = zip(*sorted(rows, key=lambda row: row[:2]), strict=True)
-    stored = await conn.fetch("activity_insert", *columns, worker_id)
-    started = tuple(_attempt(row) for row in stored if row["state"] == RUNNING)
-    return Written(started, len(started) < len(stored), tuple(cancelled))
+    wanted = [
+        _Wanted(c.after, e, take(c.ref, c.after.definition, e.step))
+        for c in changes
+        for e in c.effects
+        if isinstance(e, RunActivity) and c.after is not None
+    ]
+    wanted.sort(key=lambda w: (w.saga.ref, w.effect.seq))
+    new = [w for w in wanted if w.is_new]
+    started = await _begin(conn, new, worker_id)
+    if len(new) < len(wanted):
+        started += await _insert(conn, [w for w in wanted if not w.is_new], worker_id)
+    return Written(tuple(started), len(started) < len(wanted), tuple(cancelled))
 
 
 async def claim(
@@ -185,13 +200,41 @@ def _result(ended: Ended, *, is_late: bool = False) -> NewRow:
     )  # fmt: skip
 
 
-def _columns(change: SagaChange, effect: RunActivity, take: Callable[[str, str], bool]) -> tuple[object, ...]:
-    saga = change.after
-    assert saga is not None
-    return (
-        change.ref, effect.seq, effect.run, effect.undoes, saga.definition, saga.definition_version, saga.key,
-        effect.step, effect.timeout.total_seconds(), effect.state, take(saga.definition, effect.step),
-    )  # fmt: skip
+async def _begin(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) -> list[Attempt]:
+    """Those that nobody can have seen before: nothing has to be looked up, nor read back."""
+    if not wanted:
+        return []
+    rows = [
+        (
+            w.saga.ref, w.effect.seq, w.saga.definition, w.saga.definition_version, w.saga.key, w.effect.step,
+            w.effect.timeout.total_seconds(), w.runs_here, w.effect.state,
+        )
+        for w in wanted
+    ]  # fmt: skip
+    decided_at = wanted[0].saga.updated_at  # database time, the same for all sagas of a transaction
+    await conn.execute("activity_begin", *zip(*rows, strict=True), worker_id, decided_at)
+    return [
+        Attempt(
+            ref=w.saga.ref, seq=w.effect.seq, run=1, undoes=None, definition=w.saga.definition,
+            version=w.saga.definition_version, saga_key=w.saga.key, step=w.effect.step, epoch=1, number=1,
+            uncertain=False, deadline=decided_at + w.effect.timeout, input=w.effect.state,
+        )
+        for w in wanted
+        if w.runs_here
+    ]  # fmt: skip
+
+
+async def _insert(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) -> list[Attempt]:
+    """Undos, which may have to wait, and activities that somebody wants once more."""
+    rows = [
+        (
+            w.saga.ref, w.effect.seq, w.effect.run, w.effect.undoes, w.saga.definition, w.saga.definition_version,
+            w.saga.key, w.effect.step, w.effect.timeout.total_seconds(), w.effect.state, w.runs_here,
+        )
+        for w in wanted
+    ]  # fmt: skip
+    stored = await conn.fetch("activity_insert", *zip(*rows, strict=True), worker_id)
+    return [_attempt(row) for row in stored if row["state"] == RUNNING]
 
 
 def _attempt(row: asyncpg.Record) -> Attempt:

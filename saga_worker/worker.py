@@ -220,7 +220,7 @@ class Worker:
             on_stored=self._stored, on_taken_in=self.pool.follow_up, reread=self.relay.reread,
             take_results=self.orchestrator.take_results if self.settings.fast_path else None,
         )  # fmt: skip
-        self.orchestrator.slots = activities
+        self.orchestrator.slots = activities.slots
         return activities
 
     def _own_work(self, advanced: Advanced) -> None:

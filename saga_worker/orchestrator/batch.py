@@ -145,8 +145,8 @@ class Orchestrator:
                 self.slots.give_back(advanced.slots)
             raise
 
-    def _take_slot(self, advanced: Advanced, definition: str, step: str) -> bool:
-        if self.slots is None or not self.slots.take(definition, step):
+    def _take_slot(self, advanced: Advanced, ref: UUID, definition: str, step: str) -> bool:
+        if self.slots is None or not self.slots.take(ref, definition, step):
             return False
         advanced.slots.append((definition, step))
         return True

@@ -15,7 +15,7 @@ from saga_worker.orchestrator.contract import Advanced, Plan
 from saga_worker.saga.inputs import OF_ACTIVITIES
 from saga_worker.sql.connection import Connection
 
-TakeSlot = Callable[[Advanced, str, str], bool]
+TakeSlot = Callable[[Advanced, UUID, str, str], bool]
 
 
 class Saver:

@@ -48,6 +48,7 @@ HOT = {
         "wake_pkey",
         "activity_pkey",
     },
+    "activity_begin": set(),
     "activity_insert": {"activity_pkey"},
     "activity_claim": {"activity_ready", "activity_pkey"},
     "activity_finish": {"activity_pkey"},

@@ -212,7 +212,7 @@ async def stages(
         leases = ExpiredLeases(database, pool)
         made = Stages(database, registry, orchestrator, pool, activities, lost, leases, first)
         if runs:
-            orchestrator.slots = activities
+            orchestrator.slots = activities.slots
             activities.start()
         pool.start()
         try:

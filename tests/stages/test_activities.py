@@ -353,6 +353,19 @@ async def test_no_more_run_at_a_time_than_the_settings_and_the_step_say(database
     assert 3 <= most["fare"] <= 5
 
 
+async def test_a_saga_goes_on_in_its_slot_while_others_wait_for_one(database_url: str) -> None:
+    world = World()
+    gate = Gate()
+    world.ends["fare"] = gate
+    async with stages(database_url, trip_saga(world), concurrency=1) as s:
+        await s.store(*(event(TripAsked(trip=f"k{n}"), f"k{n}", f"m{n}") for n in range(3)))
+        await s.until("SELECT 1 FROM saga_worker.v_activity WHERE state = 'ready' HAVING count(*) = 2")
+        gate.opened.set()
+        await s.until("SELECT 1 FROM saga_worker.v_saga WHERE status = 'completed' HAVING count(*) = 3")
+
+    assert world.names() == ["fare", "seat", "ticket"] * 3
+
+
 async def test_results_that_come_together_are_committed_together(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
