@@ -67,10 +67,12 @@ class HealthServer:
         self.port = 0
 
     async def start(self) -> None:
-        """Listen; `port` is the one taken (of use when 0 was asked for)."""
+        """Listen; `port` is the one taken, which is logged (of use when 0 was asked for)."""
         listener = _listen(self._address)
         self.port = listener.getsockname()[1]
-        if self._address[0] not in LOOPBACK:
+        if self._address[0] in LOOPBACK:
+            logger.info(telemetry.Event.HEALTH_SERVED, extra={"port": self.port})
+        else:
             logger.warning(
                 telemetry.Event.HEALTH_SERVED,
                 extra={telemetry.Field.REASON: "served beyond this machine, without a login", "port": self.port},

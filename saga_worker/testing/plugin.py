@@ -131,7 +131,7 @@ def namespace(amqp_url: str) -> "Iterator[Namespace]":
 
 @pytest.fixture
 def eventually() -> Callable[..., Awaitable[Any]]:
-    """`await eventually(condition, deadline=10.0)`: see `saga_worker.testing.eventually`."""
+    """`await eventually(condition, deadline=30.0)`: see `saga_worker.testing.eventually`."""
     from saga_worker.testing.waiting import eventually
 
     return eventually

@@ -12,13 +12,14 @@ from typing import Any, TypeVar, overload
 
 Seen = TypeVar("Seen")
 LONGEST_PAUSE = 0.1
+DEADLINE_SECONDS = 30.0  # of a condition that should hold soon: a loaded machine may stall for some of it
 
 
 @overload
-async def eventually(condition: Callable[[], Awaitable[Seen]], deadline: float = 10.0) -> Seen: ...
+async def eventually(condition: Callable[[], Awaitable[Seen]], deadline: float = DEADLINE_SECONDS) -> Seen: ...
 @overload
-async def eventually(condition: Callable[[], Seen], deadline: float = 10.0) -> Seen: ...
-async def eventually(condition: Callable[[], Any], deadline: float = 10.0) -> Any:
+async def eventually(condition: Callable[[], Seen], deadline: float = DEADLINE_SECONDS) -> Seen: ...
+async def eventually(condition: Callable[[], Any], deadline: float = DEADLINE_SECONDS) -> Any:
     """Return the first true value of `condition()`, which may be async and may assert.
 
     A false value or an AssertionError means "not yet"; any other exception is raised at once. After `deadline` seconds

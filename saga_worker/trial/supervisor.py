@@ -8,9 +8,9 @@ up: the operating system closes that pipe whatever kills the program, which a si
 (PR_SET_PDEATHSIG) or an exit handler does not give.
 """
 
+import itertools
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 GRACE_SECONDS = 10.0
+_turns = itertools.count()
 
 
 class ServerUnavailable(Exception):
@@ -31,11 +32,13 @@ class ServerUnavailable(Exception):
 def free_port() -> int:
     """A loopback port that was free a moment ago; the caller must cope with losing it.
 
-    Not one that the system gives to outgoing connections: while a server is stopped, a client that keeps trying such a
-    port can be given the same number for its own end, and is then connected to itself.
+    Programs that choose at the same time choose from different hundreds, and none is given twice in a row. Not one that
+    the system gives to outgoing connections: while a server is stopped, a client that keeps trying such a port can be
+    given the same number for its own end, and is then connected to itself.
     """
+    own_hundred = 15_000 + os.getpid() % 170 * 100
     for _ in range(100):
-        port = random.randrange(15_000, 32_000)
+        port = own_hundred + next(_turns) % 100
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -43,7 +46,7 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise ServerUnavailable("100 loopback ports between 15000 and 32000 were all taken; free some and try again.")
+    raise ServerUnavailable(f"The loopback ports {own_hundred} to {own_hundred + 99} are all taken; try again.")
 
 
 def last_lines(log: Path, *, count: int = 5) -> str:

@@ -97,7 +97,7 @@ def test_an_early_approval_waits_and_a_strict_unknown_is_unsettled(page: ModuleT
 
 
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False)
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def _parameters(command: click.Command | None) -> list[click.Parameter]:
 
 
 def test_every_dev_command_on_a_page_exists() -> None:
-    done = subprocess.run([ROOT / "dev", "help"], capture_output=True, text=True, timeout=10, check=True)
+    done = subprocess.run([ROOT / "dev", "help"], capture_output=True, text=True, timeout=60, check=True)
     known = set(re.findall(r"^ +(?:usage: )?\./dev (\w+)", f"  {done.stdout}", re.MULTILINE))
     named = {m for page in PAGES for m in re.findall(r"\./dev (\w+)", page.read_text(encoding="utf-8"))}
 
@@ -141,7 +141,7 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
         return
     unit = tmp_path / "saga-worker@1.service"
     unit.write_text(text.replace("/opt/saga-worker/venv/bin/saga-worker", "/bin/true"))
-    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60, check=False)
 
     assert (done.returncode, [line for line in done.stderr.splitlines() if "saga-worker" in line]) == (0, [])
 

@@ -39,7 +39,7 @@ def shop(tmp_path: Path) -> Path:
 
 
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False)
 
 
 def test_the_first_saga_has_about_forty_lines() -> None:
@@ -110,7 +110,7 @@ class Shell:
                 await self.start(*arguments)
                 return ""
             case ["saga-worker", *arguments]:
-                return await self._eventually(lambda: self._succeeds(arguments), deadline=20)  # type: ignore[no-any-return]
+                return await self._eventually(lambda: self._succeeds(arguments))  # type: ignore[no-any-return]
         raise AssertionError(f"the README says {line!r}, and this test does not know how to do that")
 
     async def _succeeds(self, arguments: list[str]) -> str:
@@ -121,7 +121,7 @@ class Shell:
 
     async def start(self, *arguments: str) -> None:
         self.worker = self.processes.start(*arguments, definitions=None, MAX_ATTEMPTS="1")
-        await self._eventually(self.worker.is_ready, deadline=30)
+        await self._eventually(self.worker.is_ready)
 
     async def restart(self) -> None:
         assert self.worker is not None and await asyncio.to_thread(self.worker.stop) == 0

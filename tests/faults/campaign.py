@@ -226,7 +226,7 @@ class Campaign:
         async with self._querying:
             connection = self._connection
             if connection is None or connection.is_closed():
-                connection = await asyncpg.connect(self.place.database_url, timeout=10, command_timeout=30)
+                connection = await asyncpg.connect(self.place.database_url, timeout=30, command_timeout=30)
                 self._connection = connection
             try:
                 rows: list[asyncpg.Record] = await connection.fetch(query, *args)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -36,14 +36,17 @@ class Asked:
     deadline: datetime | None
 
 
+Condition = Callable[[Campaign, Asked], Awaitable[object]]
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer. Sent `after` seconds, or at a moment. Replies with one `label` have one message id."""
+    """One answer, sent at once, at a moment, or once a condition holds. Those of one `label` have one message id."""
 
     type: str
     data: dict[str, Any] = field(default_factory=dict)
-    after: float = 0.0
     at: datetime | None = None
+    once: Condition | None = None
     label: str = "reply"
 
 
@@ -167,9 +170,11 @@ class Partners:
 
     async def _reply(self, message: AbstractIncomingMessage, asked: Asked, reply: Reply) -> None:
         assert self._channel is not None and message.reply_to is not None
-        wait = reply.after if reply.at is None else (reply.at - datetime.now(UTC)).total_seconds()
-        if wait > 0:
-            await asyncio.sleep(wait)
+        if reply.once is not None:
+            holds = reply.once
+            await self._run.until(lambda: holds(self._run, asked))
+        if reply.at is not None:
+            await asyncio.sleep((reply.at - datetime.now(UTC)).total_seconds())
         answer = aio_pika.Message(
             json.dumps(reply.data).encode(),
             message_id=reply_id(asked, reply), correlation_id=asked.message_id, type=reply.type,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -127,9 +126,7 @@ async def test_a_worker_that_is_stopped_gives_its_activities_to_the_next_at_once
     async with under_way(place, fast, ERRAND_TRIES="1", **settings) as errands:
         run = errands.run
         await run.start_worker("two")
-        began = time.monotonic()
-        await run.stop("one", deadline=10)
-        assert time.monotonic() - began < 8
+        await run.stop("one")  # none of its activities can end before `go`
         run.faults += 1
         errands.go()
         await finish(errands, "two")
@@ -143,7 +140,7 @@ async def test_a_worker_that_is_stopped_waits_for_what_is_nearly_done(place: Pla
         run.processes.signal("one", signal.SIGTERM)
         await run.processes.until_said("one", "worker_draining")
         errands.go()
-        assert await run.processes.until_ended("one", 20) == 0
+        assert await run.processes.until_ended("one") == 0
         run.faults += 1
         assert await run.value(RESULTS) == ERRANDS
         await run.start_worker("two")

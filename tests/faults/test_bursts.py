@@ -14,7 +14,6 @@ import aio_pika
 import pytest
 
 from saga_worker.testing.ledgers import Ledger
-from saga_worker.trial.supervisor import free_port
 from tests.faults.campaign import TALLY, Campaign, Event, Place
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -55,7 +54,7 @@ def _message(event: Event) -> aio_pika.Message:
 
 def duplicates_counted(port: int) -> int:
     """What a worker's own metric says."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         found = re.search(r"^saga_worker_inbox_duplicates_total ([0-9.e+]+)$", answer.read().decode(), re.MULTILINE)
     assert found is not None
     return int(float(found[1]))
@@ -75,12 +74,11 @@ async def test_ten_copies_at_once_through_three_consumers_are_applied_once(
     events = [Event(f"open-{account}", "tally_opened", {"account": account}) for account in accounts]
     events += [Event(f"{account}-{n}", "counted", {"account": account, "n": n}) for account in accounts for n in (1, 2)]
     copies = len(events) * (COPIES - 1)
-    ports = [free_port() for _ in range(3)]
+    workers = ["w1", "w2", "w3"]
     # A small prefetch spreads the copies over the consumers.
     async with Campaign(place, TALLY, {"SAGA_WORKER_PREFETCH": "20"}) as run:
-        await asyncio.gather(
-            *(run.start_worker(f"w{port}", variables={"SAGA_WORKER_HTTP_BIND": str(port)}) for port in ports)
-        )
+        await run.start_workers(*workers, variables={"SAGA_WORKER_HTTP_BIND": "0"})
+        ports = [int(run.processes.lines(name, "health_served")[0]["port"]) for name in workers]
         await publish_at_once(run, events, copies=COPIES)
         run.faults += copies
 
@@ -92,7 +90,7 @@ async def test_ten_copies_at_once_through_three_consumers_are_applied_once(
         assert await run.states() == {"done": len(events)}, "no error, no dead letter, no second row"
         assert {key: sorted(counted) for key, counted in (await seen(run)).items()} == {key: [1, 2] for key in accounts}
         assert all(duplicates_counted(port) for port in ports), "every consumer met some"
-        await run.stop(*(f"w{port}" for port in ports))
+        await run.stop(*workers)
 
 
 @pytest.mark.slow

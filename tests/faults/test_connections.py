@@ -87,7 +87,6 @@ async def test_a_crash_of_postgresql_loses_and_doubles_nothing(
 
 @pytest.mark.slow
 @pytest.mark.postgres_server
-@pytest.mark.timeout(240)
 async def test_while_postgresql_is_away_messages_stay_in_the_queue_and_service_resumes_alone(
     own_place: Place, private_postgres: EmbeddedPostgres, eventually: Eventually
 ) -> None:
@@ -106,8 +105,9 @@ async def test_while_postgresql_is_away_messages_stay_in_the_queue_and_service_r
         for name in ("one", "two"):
             await run.processes.until_said(name, "database_lost", 30)
         before, logged = (deliveries(proxy), proxy.accepted), log_lines(run)
-        await asyncio.sleep(AWAY_SECONDS)
-        assert (deliveries(proxy) - before[0], proxy.accepted) <= (AWAY_SECONDS, before[1]), "no redelivery storm"
+        await asyncio.sleep(AWAY_SECONDS)  # the length of the fault: a storm needs time to show
+        assert proxy.accepted == before[1], "nobody connected anew"
+        assert deliveries(proxy) - before[0] <= 4 * AWAY_SECONDS, "heartbeats, and no redelivery storm"
         assert log_lines(run) - logged < 2 * 5 * AWAY_SECONDS, "nor a storm of log lines"
         assert await left_in_queue(own_place) >= 300 - 2 * PREFETCH, "they stay there"
 

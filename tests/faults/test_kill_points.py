@@ -8,7 +8,6 @@ from saga_worker.faults import POINTS
 from tests.faults.campaign import Place
 from tests.faults.kill_points import GENERAL_ONLY, kill_at
 
-
 PATHS = [(point, "fast") for point in POINTS if point not in GENERAL_ONLY]
 # The relay meets the same rows on both paths; the command runs it on both.
 PATHS += [(point, "general") for point in POINTS if not point.startswith("relay.")]

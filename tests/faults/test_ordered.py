@@ -21,7 +21,6 @@ def place(database_url: str, partitioned_amqp_url: str, namespace: Namespace, tm
     namespace.delete(partitioned_amqp_url)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", [{"partitions": 8}, {"sequence": True}, {"partitions": 4, "sequence": True}], ids=str)
 @pytest.mark.parametrize("fast_path", ["true", "false"], ids=["fast", "general"])
 async def test_events_of_a_key_are_applied_in_order_while_workers_are_killed(

@@ -81,8 +81,8 @@ class Shop:
         turns = [message for pair in zip(messages, good, strict=True) for message in pair]
         before = {row["id"] for row in await self.records.rows()}
         await asyncio.to_thread(publish, self.amqp_url, str(self.wire.namespace), turns)
-        await self.eventually(lambda: self._applied(good), deadline=20)
-        await self.eventually(fates, deadline=20)
+        await self.eventually(lambda: self._applied(good))
+        await self.eventually(fates)
         new = [row for row in await self.records.rows() if row["id"] not in before and row["source"] != "services"]
         assert Counter(row["body"] for row in new) == Counter(
             message.body for message in turns
@@ -100,7 +100,7 @@ class Shop:
             "SELECT max(j.committed_at - i.received_at) FROM saga_worker.v_journal j "
             "JOIN saga_worker.v_inbox i USING (consumer, source, message_id) WHERE message_id LIKE 'good %'"
         )
-        assert slowest.total_seconds() < 3
+        assert slowest.total_seconds() < 10  # who waits for a lease or a time-out waits longer
 
     async def _assert_all_acknowledged(self) -> None:
         async def queues_are_empty() -> bool:
@@ -273,7 +273,7 @@ async def test_what_nobody_takes_up_dies_when_its_parking_is_over(
         }
         return True
 
-    await eventually(fates, deadline=15)
+    await eventually(fates)
     assert [row for row in await records.rows() if row["state"] == "dead" and not row["error"]] == []
 
 

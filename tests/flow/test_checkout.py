@@ -23,7 +23,7 @@ CLEARED: dict[str, Any] = {"order_id": "4711", "fraud": False, "reviewer": "ann"
 def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkout of a shop that waits a second for the payment and some seconds for a review."""
     monkeypatch.setenv("CHECKOUT_PAYMENT_TIMEOUT_SECONDS", "1")
-    monkeypatch.setenv("CHECKOUT_REVIEW_TIMEOUT_SECONDS", "6")
+    monkeypatch.setenv("CHECKOUT_REVIEW_TIMEOUT_SECONDS", "15")
     return Path(shutil.copy(DEFINITIONS / "checkout.py", tmp_path))
 
 

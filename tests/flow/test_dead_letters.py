@@ -53,13 +53,13 @@ async def test_eight_operators_replay_five_hundred_dead_letters_and_each_is_appl
     first = await workers.start(release("EUR"), max_attempts=1)
     letters = [Plain(f"o-{number}", order(f"{number}")) for number in range(DEAD)]
     await asyncio.to_thread(publish, amqp_url, str(namespace), letters)
-    await eventually(lambda: is_count(records, "state = 'dead' AND reason = 'handler_error'", DEAD), deadline=30)
+    await eventually(lambda: is_count(records, "state = 'dead' AND reason = 'handler_error'", DEAD))
     await workers.stop(first)
     mended = release("EUR,XTS")
     await asyncio.gather(workers.start(mended), workers.start(mended))
 
     replayed = await asyncio.gather(*(replay(workers, f"operator {number}") for number in range(OPERATORS)))
-    await eventually(lambda: is_count(records, "state = 'done' AND type = 'fraud'", DEAD), deadline=30)
+    await eventually(lambda: is_count(records, "state = 'done' AND type = 'fraud'", DEAD))
 
     assert sum(replayed) == DEAD
     assert wire.count("score_order") == DEAD

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import pytest
 
 from saga_worker.trial.demo.watch import QUERIES
 
-pytestmark = pytest.mark.timeout(180)
 MAIN = "import sys; from saga_worker.admin.cli import main; sys.exit(main())"
 COMMAND = [sys.executable, "-c", MAIN, "demo"]
 # As in the foreground of a terminal: a job in the background of a shell, and all below it, starts deaf to Ctrl-C.
@@ -37,7 +35,7 @@ def environment(**changed: str) -> dict[str, str]:
 def demo(*arguments: str, **variables: str) -> dict[str, Any]:
     """Run it to its end; the object on its last line."""
     done = subprocess.run(
-        [*COMMAND, "--json", *arguments], env=environment(**variables), capture_output=True, text=True, timeout=170,
+        [*COMMAND, "--json", *arguments], env=environment(**variables), capture_output=True, text=True, timeout=280,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -70,7 +70,7 @@ async def test_the_outcomes_are_the_same_in_any_order(
         }
         return True
 
-    await eventually(at_rest, deadline=20)
+    await eventually(at_rest)
     rows = [row for row in await records.rows() if row["correlation_id"] is None]
     assert Counter(row["message_id"] for row in rows) == Counter(event.id for event in events)
     assert {row["state"] for row in rows} <= {"done", "ignored"}

@@ -77,7 +77,7 @@ async def test_the_saga_of_the_readme_and_the_participant_of_the_page_end_an_ord
     async def has_ended() -> bool:
         return await records.status("4711", "order") == "completed"
 
-    await eventually(has_ended, deadline=30)
+    await eventually(has_ended)
     saga = await records.saga("4711", "order")
     assert saga is not None and json.loads(saga["state"])["reservation"] == "shelf 7"
     assert [row["state"] for row in await records.rows()] == ["done"] * 3

@@ -128,10 +128,10 @@ async def test_what_a_gone_definition_left_is_held_and_goes_on_when_it_is_back(
     await workers.stop(first)
     await workers.start(definition("other", "welcome", key="customer"))
     await wire.publish("ledger_closed", {"key": "a-1"}, id="e-2")
-    await eventually(lambda: has_fate(records, "held: definition_absent", id="e-2"), deadline=20)
+    await eventually(lambda: has_fate(records, "held: definition_absent", id="e-2"))
 
     await workers.start(ledger)
-    await eventually(lambda: has_fate(records, "done", id="e-2"), deadline=20)
+    await eventually(lambda: has_fate(records, "done", id="e-2"))
     assert await records.status("a-1", "ledger") == "completed"
 
 

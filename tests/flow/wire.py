@@ -20,7 +20,7 @@ from saga_worker.testing.namespaces import Namespace
 
 DESTINATIONS: Final = ("fraud", "inventory", "payment", "shipping", "credit")
 PUBLISHED: Final = ("order_shipped", "review_overdue")  # by sagas
-PATIENCE: Final = 15.0
+PATIENCE: Final = 30.0
 Answers = Mapping[str, tuple[str, dict[str, Any]] | None]  # command type → reply type and data; None: silence
 
 GENEROUS: Final[Answers] = {

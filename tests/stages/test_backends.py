@@ -42,7 +42,7 @@ async def query(url: str, sql: str) -> object:
 def refuses(url: str) -> bool:
     parts = urlsplit(url)
     try:
-        socket.create_connection((parts.hostname or "", parts.port or 0), timeout=1).close()
+        socket.create_connection((parts.hostname or "", parts.port or 0), timeout=60).close()
     except (ConnectionRefusedError, ConnectionResetError):  # reset: it died while we connected
         return True
     return False
@@ -113,13 +113,14 @@ async def test_persistent_messages_survive_the_end_of_a_private_rabbitmq(private
         message = aio_pika.Message(b"7", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         await channel.default_exchange.publish(message, "kept")
     url = private_rabbitmq.url
+    private_rabbitmq.ctl("eval", "mnesia:sync_log().")  # the node flushes its list of queues late
     private_rabbitmq.kill()
     assert refuses(url)
     private_rabbitmq.start()
 
     async with await aio_pika.connect(url) as connection:
         queue = await (await connection.channel()).get_queue("kept")
-        assert (await queue.get(timeout=10)).body == b"7"
+        assert (await queue.get(timeout=60)).body == b"7"
     assert "kept" in private_rabbitmq.ctl("list_queues", "name")
 
 

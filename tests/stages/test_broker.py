@@ -458,7 +458,7 @@ async def test_while_an_alarm_blocks_publishing_publishes_are_unknown_and_consum
             taken = await take(deliveries, 3)
         finally:
             await asyncio.to_thread(private_rabbitmq.ctl, "set_vm_memory_high_watermark", "0.6")
-        await eventually(lambda: publisher.is_up, deadline=20)
+        await eventually(lambda: publisher.is_up)
 
         assert isinstance(outcome, Unknown)
         assert len(taken) == 3
@@ -477,10 +477,10 @@ async def test_a_broker_that_freezes_is_given_up_and_found_again_when_it_thaws(
     async with consuming(url, namespace) as deliveries, publishing(url, namespace) as publisher:
         private_rabbitmq.pause()
         try:
-            await eventually(lambda: not deliveries.is_up and not publisher.is_up, deadline=20)
+            await eventually(lambda: not deliveries.is_up and not publisher.is_up)
         finally:
             private_rabbitmq.resume()
-        await eventually(lambda: deliveries.is_up, deadline=30)
+        await eventually(lambda: deliveries.is_up)
         await publish_all(publisher, [event(namespace, "m1")])
 
         assert (await take(deliveries, 1))[0].properties.message_id == "m1"

@@ -35,7 +35,7 @@ from pamqp.heartbeat import Heartbeat
 
 from saga_worker.trial.broker import TrialBroker
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 T = TypeVar("T")
 QUORUM = {"x-queue-type": "quorum"}
 

@@ -58,7 +58,7 @@ def test_help_imports_no_driver(path: tuple[str, ...]) -> None:
         f" print('imported:', *[name for name in {HEAVY!r} if name in sys.modules]); sys.exit(code)"
     )
 
-    done = subprocess.run([sys.executable, "-c", program, *path, "--help"], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([sys.executable, "-c", program, *path, "--help"], capture_output=True, text=True, timeout=60)
 
     assert (done.returncode, done.stdout.splitlines()[-1].strip()) == (0, "imported:")
 
@@ -262,7 +262,7 @@ def test_a_reader_that_leaves_ends_a_command_quietly(database_url: str) -> None:
     environment = os.environ | {"SAGA_WORKER_DATABASE_URL": database_url}
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment, timeout=30, check=False)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment, timeout=60, check=False)
     os.close(write)
 
     assert (done.returncode, done.stderr) == (141, b"")
@@ -276,7 +276,7 @@ def test_a_command_prints_no_bare_log_lines(namespace: str) -> None:
     servers = {"SAGA_WORKER_AMQP_URL": "amqp://guest@127.0.0.1:1/", "SAGA_WORKER_NAMESPACE": namespace}
     command = [sys.executable, "-c", program, "publish", "order_placed", "{}"]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | servers, timeout=30, check=False
+        command, capture_output=True, text=True, env=os.environ | servers, timeout=60, check=False
     )  # fmt: skip
 
     (line,) = done.stderr.splitlines()

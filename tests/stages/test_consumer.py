@@ -324,7 +324,7 @@ async def test_five_thousand_events_survive_cuts_of_broker_and_database(
                 await asyncio.sleep(0.15)
                 cuts += (to_database.reset() > 0) + (to_broker.reset() > 0)
             await sending
-            await eventually(lambda: has_rows(database, 5000), deadline=30)
+            await eventually(lambda: has_rows(database, 5000))
             await eventually(lambda: stage.deliveries.is_up and stage.deliveries.unacknowledged == 0)
 
             assert cuts >= 8
@@ -376,7 +376,7 @@ async def test_a_worker_killed_at_any_point_loses_nothing_and_stores_nothing_twi
 def run_until_killed(database_url: str, amqp_url: str, namespace: str, point: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.stages.test_consumer", database_url, amqp_url, namespace]
     return subprocess.run(
-        command, env={**os.environ, faults.VARIABLE: f"{point}=kill"}, capture_output=True, text=True, timeout=30,
+        command, env={**os.environ, faults.VARIABLE: f"{point}=kill"}, capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip
 

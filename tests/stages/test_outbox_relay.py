@@ -473,7 +473,7 @@ async def test_a_worker_killed_at_any_point_loses_nothing_and_sends_at_most_one_
 def run_until_killed(database_url: str, amqp_url: str, namespace: str, point: str) -> subprocess.CompletedProcess[str]:
     command_line = [sys.executable, "-m", "tests.stages.test_outbox_relay", database_url, amqp_url, namespace]
     return subprocess.run(
-        command_line, env={**os.environ, faults.VARIABLE: f"{point}=kill"}, capture_output=True, text=True, timeout=30,
+        command_line, env={**os.environ, faults.VARIABLE: f"{point}=kill"}, capture_output=True, text=True, timeout=60,
         check=False,
     )  # fmt: skip
 

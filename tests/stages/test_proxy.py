@@ -156,9 +156,9 @@ async def test_a_publish_whose_confirm_is_cut_is_in_the_queue_and_unknown_to_the
         channel = await publisher.channel(publisher_confirms=True)
         cut = proxy.cut_answer(lambda packet: b"the body" in packet)
         with pytest.raises((aio_pika.exceptions.AMQPError, ConnectionError, asyncio.CancelledError)):
-            await channel.default_exchange.publish(aio_pika.Message(b"the body"), queue.name, timeout=10)
+            await channel.default_exchange.publish(aio_pika.Message(b"the body"), queue.name, timeout=60)
         assert cut.is_set()
 
-        message = await queue.get(timeout=5)
+        message = await queue.get(timeout=60)
         assert message.body == b"the body"
         await message.ack()

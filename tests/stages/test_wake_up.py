@@ -58,7 +58,7 @@ async def test_a_listener_whose_connection_is_killed_listens_again(database_url:
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
 
-    await eventually(lambda: len(heard) == 2, deadline=20)
+    await eventually(lambda: len(heard) == 2)
 
     await connection.close()
     await listener.stop()

@@ -17,8 +17,8 @@ from typing import Final
 from saga_worker.trial.supervisor import ServerUnavailable, Supervisor, last_lines
 
 RUN: Final = "import sys; from saga_worker.admin.cli import main; sys.exit(main())"
-STOP_SECONDS: Final = 20.0
-READY_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 60.0
+READY_SECONDS: Final = 60.0
 # Long enough for every answer of a healthy participant, short enough to watch.
 PAYMENT_TIMEOUT_SECONDS: Final = 2.5
 REVIEW_TIMEOUT_SECONDS: Final = 5.0

@@ -19,7 +19,7 @@ from saga_worker.trial.demo.orders import KNOWN_CURRENCY, POISON_CURRENCY, plan
 from saga_worker.trial.demo.shop import Shop
 from saga_worker.trial.demo.watch import Watch
 
-WAIT_SECONDS: Final = 60.0
+WAIT_SECONDS: Final = 120.0
 UNDOABLE: Final = ("reserve_stock", "charge_card")
 FIRST_RELEASE: Final = KNOWN_CURRENCY
 FIXED_RELEASE: Final = f"{KNOWN_CURRENCY},{POISON_CURRENCY}"
