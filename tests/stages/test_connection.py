@@ -165,7 +165,7 @@ async def test_a_refused_row_does_not_put_its_payload_into_the_error(database: D
         assert secret not in f"{error!s} {error!r} {describe(error)}"
         assert not is_transient(error)
     assert describe(refused.value).startswith("CheckViolationError 23514: new row for relation")
-    assert "argument $9" in str(unfit.value)
+    assert str(unfit.value) == "invalid input for query argument $1 (the value is withheld)"
 
 
 async def test_a_nul_character_in_an_identifier_is_refused_without_being_quoted(database: Database) -> None:
