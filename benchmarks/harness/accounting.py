@@ -70,7 +70,7 @@ class Reading:
 
 def _by_tree(roots: Roots) -> dict[str, float]:
     owner = {pid: name for name, pids in roots.items() for pid in pids}
-    processes = {pid: found for pid in _pids() if (found := _stat(pid)) is not None}
+    processes = _processes()
     totals = dict.fromkeys(roots, 0.0)
     for pid, (_, seconds) in processes.items():
         ancestor = pid
@@ -79,6 +79,16 @@ def _by_tree(roots: Roots) -> dict[str, float]:
         if ancestor in owner:
             totals[owner[ancestor]] += seconds
     return totals
+
+
+def _processes() -> dict[int, tuple[int, float]]:
+    """Parent and CPU seconds by process, read again while some of them end: their time is about to move."""
+    for _ in range(10):
+        before = _pids()
+        found = {pid: stat for pid in before if (stat := _stat(pid)) is not None}
+        if set(before) <= set(_pids()):
+            break
+    return found
 
 
 def _pids() -> list[int]:
