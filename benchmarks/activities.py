@@ -10,15 +10,17 @@ runs and its result before the next begins. R12 counts the sagas per second as e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
 from benchmarks.harness.command import Options, Result, main, say
 from benchmarks.harness.deployment import SAGAS as DEFINITIONS
 from benchmarks.harness.deployment import Product, Run, Workload
+from benchmarks.harness.pairs import judge_pairs, measure_pairs
 from benchmarks.harness.plot import Chart
 from benchmarks.harness.servers import Servers
-from benchmarks.harness.verdicts import TARGETS, judge
+from benchmarks.harness.verdicts import TARGETS
 from benchmarks.yardstick import Pgbench, Yardstick
 
 NAME = "activities"
@@ -44,13 +46,12 @@ class Pair:
     def sagas_per_second(self) -> float:
         return self.product.sagas / self.product.seconds
 
-    @property
-    def ratio(self) -> float:
-        return self.sagas_per_second / (self.limit.events_per_second / ACTIVITIES)
+    def ratios(self) -> dict[str, float]:
+        return {"R12": self.sagas_per_second / (self.limit.events_per_second / ACTIVITIES)}
 
     def document(self) -> dict[str, Any]:
         return {
-            "ratio": round(self.ratio, 3), "disturbed": self.is_disturbed,
+            "ratio": round(self.ratios()["R12"], 3), "disturbed": self.is_disturbed,
             "sagas_per_second": round(self.sagas_per_second), "product": self.product.document(),
             "limit": self.limit.document(),
         }  # fmt: skip
@@ -58,16 +59,11 @@ class Pair:
 
 async def measure(options: Options, servers: Servers) -> Result:
     """R12."""
-    pairs = []
     async with Yardstick(servers, seconds=options.seconds) as yardstick:
         say(f"{NAME}: which number of clients is best for pgbench?")
         clients = (await yardstick.best("unbatched", CLIENTS)).clients
-        for number in range(options.pairs):
-            pairs.append(await one_pair(options, servers, yardstick, clients))
-            say(f"{NAME}: pair {number + 1} of {options.pairs}: {pairs[-1].ratio:.3f}")
-    figure = judge(
-        TARGETS["R12"], [pair.ratio for pair in pairs], disturbed=[pair.is_disturbed for pair in pairs]
-    )  # fmt: skip
+        pairs = await measure_pairs(NAME, options, partial(one_pair, options, servers, yardstick, clients))
+    figures = judge_pairs(pairs, {"R12": TARGETS["R12"]})
     cpu = {name: round(median(pair.product.cpu[name] for pair in pairs), 1) for name in pairs[0].product.cpu}
     detail = {
         "sagas_per_second": round(median(pair.sagas_per_second for pair in pairs)),
@@ -76,18 +72,13 @@ async def measure(options: Options, servers: Servers) -> Result:
     }  # fmt: skip
     shown = {name: (cpu[name],) for name in ("worker", "postgresql", "rabbitmq", "harness")}
     chart = Chart("activities-cpu", "CPU microseconds per input", ("product",), shown, stacked=True)
-    return Result(NAME, {"R12": figure}, detail | {"pairs": [pair.document() for pair in pairs]}, (chart,))
+    return Result(NAME, figures, detail | {"pairs": [pair.document() for pair in pairs]}, (chart,))
 
 
 async def one_pair(options: Options, servers: Servers, yardstick: Yardstick, clients: int) -> Pair:
-    for attempt in range(options.repeats):
-        limit = await yardstick.run("unbatched", clients=clients)
-        async with Product(servers, workload=THREE_ACTIVITIES, settings=options.product_settings()) as product:
-            pair = Pair(limit, await product.measure(options.sagas or SAGAS))
-        if not pair.is_disturbed or attempt + 1 == options.repeats:
-            break
-        say(f"{NAME}: the machine was busy elsewhere; once more.")
-    return pair
+    limit = await yardstick.run("unbatched", clients=clients)
+    async with Product(servers, workload=THREE_ACTIVITIES, settings=options.product_settings()) as product:
+        return Pair(limit, await product.measure(options.sagas or SAGAS))
 
 
 if __name__ == "__main__":

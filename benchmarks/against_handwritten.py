@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from subprocess import PIPE
 from typing import Any
@@ -17,9 +18,10 @@ from typing import Any
 from benchmarks import handwritten
 from benchmarks.harness.command import Options, Result, main, say
 from benchmarks.harness.deployment import Deployment, Product, Run, WrongRun
+from benchmarks.harness.pairs import judge_pairs, measure_pairs
 from benchmarks.harness.plot import Chart
 from benchmarks.harness.servers import Servers
-from benchmarks.harness.verdicts import TARGETS, judge
+from benchmarks.harness.verdicts import TARGETS
 
 NAME = "against_handwritten"
 FIGURES = ("R11",)
@@ -68,13 +70,12 @@ class Pair:
     def is_disturbed(self) -> bool:
         return self.handwritten.usage.is_disturbed or self.product.usage.is_disturbed
 
-    @property
-    def ratio(self) -> float:
-        return self.product.events_per_second / self.handwritten.events_per_second
+    def ratios(self) -> dict[str, float]:
+        return {"R11": self.product.events_per_second / self.handwritten.events_per_second}
 
     def document(self) -> dict[str, Any]:
         return {
-            "ratio": round(self.ratio, 3), "disturbed": self.is_disturbed,
+            "ratio": round(self.ratios()["R11"], 3), "disturbed": self.is_disturbed,
             "handwritten": self.handwritten.document(), "product": self.product.document(),
         }  # fmt: skip
 
@@ -91,13 +92,8 @@ async def measure(options: Options, servers: Servers) -> Result:
     }
     scan = {name: await _scan(name, contender, sagas[name]) for name, contender in contenders.items()}
     best = {name: max(runs, key=lambda count: runs[count].events_per_second) for name, runs in scan.items()}
-    pairs = []
-    for number in range(options.pairs):
-        pairs.append(await one_pair(options, contenders, best, sagas))
-        say(f"{NAME}: pair {number + 1} of {options.pairs}: {pairs[-1].ratio:.2f}")
-    figure = judge(
-        TARGETS["R11"], [pair.ratio for pair in pairs], disturbed=[pair.is_disturbed for pair in pairs]
-    )  # fmt: skip
+    pairs = await measure_pairs(NAME, options, partial(one_pair, contenders, best, sagas))
+    figures = judge_pairs(pairs, {"R11": TARGETS["R11"]})
     rates = {
         "handwritten": round(median(pair.handwritten.events_per_second for pair in pairs)),
         "product": round(median(pair.product.events_per_second for pair in pairs)),
@@ -108,7 +104,7 @@ async def measure(options: Options, servers: Servers) -> Result:
         "pairs": [pair.document() for pair in pairs],
     }  # fmt: skip
     chart = Chart("against-handwritten", "Events per second", tuple(rates), {"median": tuple(rates.values())})
-    return Result(NAME, {"R11": figure}, detail, (chart,))
+    return Result(NAME, figures, detail, (chart,))
 
 
 async def _scan(name: str, contender: Contender, sagas: int) -> dict[int, Run]:
@@ -121,19 +117,12 @@ async def _scan(name: str, contender: Contender, sagas: int) -> dict[int, Run]:
     return runs
 
 
-async def one_pair(
-    options: Options, contenders: dict[str, Contender], processes: dict[str, int], sagas: dict[str, int]
-) -> Pair:
-    for attempt in range(options.repeats):
-        runs = {}
-        for name, contender in contenders.items():
-            async with contender(processes[name]) as deployment:
-                runs[name] = await deployment.measure(sagas[name])
-        pair = Pair(**runs)
-        if not pair.is_disturbed or attempt + 1 == options.repeats:
-            break
-        say(f"{NAME}: the machine was busy elsewhere; once more.")
-    return pair
+async def one_pair(contenders: dict[str, Contender], processes: dict[str, int], sagas: dict[str, int]) -> Pair:
+    runs = {}
+    for name, contender in contenders.items():
+        async with contender(processes[name]) as deployment:
+            runs[name] = await deployment.measure(sagas[name])
+    return Pair(**runs)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks.harness.command import Options, Result, main, say
+from benchmarks.harness.command import Options, Result, main
 from benchmarks.harness.deployment import SAGAS as DEFINITIONS
 from benchmarks.harness.deployment import Product, Run, Workload, until
+from benchmarks.harness.pairs import judge_pairs, measure_pairs
 from benchmarks.harness.plot import Chart
 from benchmarks.harness.servers import Servers
-from benchmarks.harness.verdicts import TARGETS, judge
+from benchmarks.harness.verdicts import TARGETS
 from saga_worker.saga.transitions import Status
 
 NAME = "compensation"
@@ -57,46 +59,35 @@ class Pair:
     def is_disturbed(self) -> bool:
         return self.completed.usage.is_disturbed or self.compensated.usage.is_disturbed
 
-    @property
-    def ratio(self) -> float:
-        return self.compensated.events_per_second / self.completed.events_per_second
+    def ratios(self) -> dict[str, float]:
+        return {"R13": self.compensated.events_per_second / self.completed.events_per_second}
 
     def document(self) -> dict[str, Any]:
         return {
-            "ratio": round(self.ratio, 3), "disturbed": self.is_disturbed,
+            "ratio": round(self.ratios()["R13"], 3), "disturbed": self.is_disturbed,
             "completed": self.completed.document(), "compensated": self.compensated.document(),
         }  # fmt: skip
 
 
 async def measure(options: Options, servers: Servers) -> Result:
     """R13."""
-    pairs = []
-    for number in range(options.pairs):
-        pairs.append(await one_pair(options, servers))
-        say(f"{NAME}: pair {number + 1} of {options.pairs}: {pairs[-1].ratio:.3f}")
-    figure = judge(
-        TARGETS["R13"], [pair.ratio for pair in pairs], disturbed=[pair.is_disturbed for pair in pairs]
-    )  # fmt: skip
+    pairs = await measure_pairs(NAME, options, partial(one_pair, options, servers))
+    figures = judge_pairs(pairs, {"R13": TARGETS["R13"]})
     rates = {
         "completed": median(pair.completed.events_per_second for pair in pairs),
         "compensated": median(pair.compensated.events_per_second for pair in pairs),
     }
     chart = Chart("compensation", "Events per second", tuple(rates), {"median": tuple(rates.values())})
     detail = {"events_per_second": {name: round(rate) for name, rate in rates.items()}}
-    return Result(NAME, {"R13": figure}, detail | {"pairs": [pair.document() for pair in pairs]}, (chart,))
+    return Result(NAME, figures, detail | {"pairs": [pair.document() for pair in pairs]}, (chart,))
 
 
 async def one_pair(options: Options, servers: Servers) -> Pair:
-    for attempt in range(options.repeats):
-        runs = []
-        for workload in (COMPLETED, COMPENSATED):
-            async with Ended(servers, workload=workload, settings=options.product_settings()) as product:
-                runs.append(await product.measure(options.sagas or SAGAS))
-        pair = Pair(*runs)
-        if not pair.is_disturbed or attempt + 1 == options.repeats:
-            break
-        say(f"{NAME}: the machine was busy elsewhere; once more.")
-    return pair
+    runs = []
+    for workload in (COMPLETED, COMPENSATED):
+        async with Ended(servers, workload=workload, settings=options.product_settings()) as product:
+            runs.append(await product.measure(options.sagas or SAGAS))
+    return Pair(*runs)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ while a million events wait in its queue. `--size 0.01` makes a hundredth of the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -19,6 +20,7 @@ from benchmarks.harness.accounting import Reading, Usage, peak_rss_megabytes
 from benchmarks.harness.command import Options, Result, main, say
 from benchmarks.harness.deployment import WARM_UP, Product, Run
 from benchmarks.harness.history import multiply
+from benchmarks.harness.pairs import judge_pairs, measure_pairs
 from benchmarks.harness.plot import Chart
 from benchmarks.harness.servers import Servers, new_name
 from benchmarks.harness.verdicts import TARGETS, Figure, judge
@@ -34,6 +36,21 @@ PUBLISHED_TOGETHER = 20_000
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """The pipeline on an empty database, and on one that was filled before."""
+
+    empty: Run
+    filled: Run
+
+    @property
+    def is_disturbed(self) -> bool:
+        return self.empty.usage.is_disturbed or self.filled.usage.is_disturbed
+
+    def ratios(self) -> dict[str, float]:
+        return {"R8": self.filled.events_per_second / self.empty.events_per_second}
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """Events per second at the end of a held snapshot, and after it."""
 
@@ -44,6 +61,9 @@ class Held:
     @property
     def is_disturbed(self) -> bool:
         return any(usage.is_disturbed for usage in self.usages)
+
+    def ratios(self) -> dict[str, float]:
+        return {"R9": self.under / self.without}
 
 
 async def measure(options: Options, servers: Servers) -> Result:
@@ -62,28 +82,22 @@ async def measure(options: Options, servers: Servers) -> Result:
 
 
 async def _history(options: Options, servers: Servers) -> tuple[Figure, dict[str, Any]]:
-    sagas = options.sagas or SAGAS
-    pairs: list[tuple[Run, Run]] = []
     filled = new_name()
     try:
         sizes = await _fill(options, servers, filled)
-        for number in range(options.pairs):
-            for attempt in range(options.repeats):
-                async with Product(servers, settings=options.product_settings()) as empty:
-                    before = await empty.measure(sagas)
-                async with Product(servers, database=filled, settings=options.product_settings()) as full:
-                    after = await full.measure(sagas)
-                if not _is_disturbed(before, after) or attempt + 1 == options.repeats:
-                    break
-                say(f"{NAME}: the machine was busy elsewhere; once more.")
-            pairs.append((before, after))
-            say(f"{NAME}: history, pair {number + 1}: {_rate(before)} empty, {_rate(after)} filled")
+        pairs = await measure_pairs(f"{NAME}, history", options, partial(one_history, options, servers, filled))
     finally:
         await servers.drop(filled)
-    ratios = [after.events_per_second / before.events_per_second for before, after in pairs]
-    figure = judge(TARGETS["R8"], ratios, disturbed=[_is_disturbed(*pair) for pair in pairs])
-    documents = [{"empty": before.document(), "filled": after.document()} for before, after in pairs]
-    return figure, {"bytes_per_saga": sizes, "pairs": documents}
+    documents = [{"empty": pair.empty.document(), "filled": pair.filled.document()} for pair in pairs]
+    return judge_pairs(pairs, {"R8": TARGETS["R8"]})["R8"], {"bytes_per_saga": sizes, "pairs": documents}
+
+
+async def one_history(options: Options, servers: Servers, filled: str) -> History:
+    runs = []
+    for database in (None, filled):
+        async with Product(servers, database=database, settings=options.product_settings()) as product:
+            runs.append(await product.measure(options.sagas or SAGAS))
+    return History(*runs)
 
 
 async def _fill(options: Options, servers: Servers, name: str) -> dict[str, int]:
@@ -109,33 +123,16 @@ async def _bytes_per_row(database: asyncpg.Connection, table: str) -> float:
     return float(await database.fetchval(f"SELECT {size}::float / count(*) FROM saga_worker.{table}"))
 
 
-def _is_disturbed(*runs: Run) -> bool:
-    return any(run.usage.is_disturbed for run in runs)
-
-
-def _rate(run: Run) -> int:
-    return round(run.events_per_second)
-
-
 # -- a snapshot held open ---------------------------------------------------------------------------------------------
 
 
 async def _snapshot(options: Options, servers: Servers) -> tuple[Figure, dict[str, Any]]:
-    pairs = []
-    for number in range(options.pairs):
-        for attempt in range(options.repeats):
-            pair = await _held(options, servers)
-            if not pair.is_disturbed or attempt + 1 == options.repeats:
-                break
-            say(f"{NAME}: the machine was busy elsewhere; once more.")
-        pairs.append(pair)
-        say(f"{NAME}: snapshot, pair {number + 1}: {round(pair.under)} under it, {round(pair.without)} without")
-    ratios = [pair.under / pair.without for pair in pairs]
-    figure = judge(TARGETS["R9"], ratios, disturbed=[pair.is_disturbed for pair in pairs])
-    return figure, {"pairs": [{"under": round(pair.under), "without": round(pair.without)} for pair in pairs]}
+    pairs = await measure_pairs(f"{NAME}, snapshot", options, partial(one_held, options, servers))
+    documents = [{"under": round(pair.under), "without": round(pair.without)} for pair in pairs]
+    return judge_pairs(pairs, {"R9": TARGETS["R9"]})["R9"], {"pairs": documents}
 
 
-async def _held(options: Options, servers: Servers) -> Held:
+async def one_held(options: Options, servers: Servers) -> Held:
     async with Product(servers, settings=options.product_settings()) as product:
         per_saga = product.workload.events
         counted = options.sagas or SAGAS

@@ -20,12 +20,13 @@ from typing import Any
 
 from benchmarks.harness.accounting import Reading, Usage
 from benchmarks.harness.amqp import Amqp, Delivery, Message, pack_properties
-from benchmarks.harness.command import Options, Result, main, say
+from benchmarks.harness.command import Options, Result, main
 from benchmarks.harness.deployment import WARM_UP, Deployment, Product
 from benchmarks.harness.echo import QUORUM
+from benchmarks.harness.pairs import judge_pairs, measure_pairs
 from benchmarks.harness.plot import Chart
 from benchmarks.harness.servers import Servers
-from benchmarks.harness.verdicts import TARGETS, judge
+from benchmarks.harness.verdicts import TARGETS
 
 NAME = "latency"
 FIGURES = ("R6", "R7")
@@ -88,19 +89,8 @@ def spread(values: list[float]) -> dict[str, float]:
 
 async def measure(options: Options, servers: Servers) -> Result:
     """R6 and R7."""
-    pairs = []
-    for number in range(options.pairs):
-        for attempt in range(options.repeats):
-            pair = await one_pair(options, servers)
-            if not pair.is_disturbed or attempt + 1 == options.repeats:
-                break
-            say(f"{NAME}: the machine was busy elsewhere; once more.")
-        pairs.append(pair)
-        say(f"{NAME}: pair {number + 1} of {options.pairs}: {pair.document()['ratios']}")
-    disturbed = [pair.is_disturbed for pair in pairs]
-    figures = {
-        name: judge(TARGETS[name], [pair.ratios()[name] for pair in pairs], disturbed=disturbed) for name in FIGURES
-    }
+    pairs = await measure_pairs(NAME, options, partial(one_pair, options, servers))
+    figures = judge_pairs(pairs, {name: TARGETS[name] for name in FIGURES})
     return Result(NAME, figures, {"pairs": [pair.document() for pair in pairs]}, (_chart(pairs),))
 
 

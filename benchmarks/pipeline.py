@@ -11,15 +11,17 @@ counts. Wall-clock rates on a shared machine vary; the ratio within a pair is wh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
 from benchmarks.harness.command import Options, Result, main, say
 from benchmarks.harness.deployment import WARM_UP, Product, Run
+from benchmarks.harness.pairs import judge_pairs, measure_pairs
 from benchmarks.harness.plot import Chart
 from benchmarks.harness.servers import Servers, new_name
 from benchmarks.harness.statements import counting
-from benchmarks.harness.verdicts import TARGETS, judge
+from benchmarks.harness.verdicts import TARGETS
 from benchmarks.yardstick import Pgbench, Yardstick
 
 NAME = "pipeline"
@@ -65,36 +67,25 @@ class Pair:
 
 async def measure(options: Options, servers: Servers) -> Result:
     """R1 to R5 and R10."""
-    pairs, scan = [], {}
+    scan = {}
     async with Yardstick(servers, seconds=options.seconds) as yardstick:
         for script, (clients, batch) in SCRIPTS.items():
             say(f"{NAME}: which number of clients is best for {script}?")
             scan[script] = (await yardstick.best(script, clients, batch=batch)).clients
-        for number in range(options.pairs):
-            pair = await one_pair(options, servers, yardstick, scan)
-            pairs.append(pair)
-            say(f"{NAME}: pair {number + 1} of {options.pairs}: {pair.document()['ratios']}")
-    disturbed = [pair.is_disturbed for pair in pairs]
-    figures = {
-        name: judge(TARGETS[name], [pair.ratios()[name] for pair in pairs], disturbed=disturbed) for name in FIGURES
-    }
+        pairs = await measure_pairs(NAME, options, partial(one_pair, options, servers, yardstick, scan))
+    figures = judge_pairs(pairs, {name: TARGETS[name] for name in FIGURES})
     detail = {"path": "general" if options.general else "fast", "clients": scan, **_medians(pairs)}
     detail["statements"] = await count_statements(options, servers)
     return Result(NAME, figures, detail | {"pairs": [pair.document() for pair in pairs]}, _charts(pairs))
 
 
 async def one_pair(options: Options, servers: Servers, yardstick: Yardstick, clients: dict[str, int]) -> Pair:
-    for attempt in range(options.repeats):
-        limits = {
-            script: await yardstick.run(script, clients=clients[script], batch=batch)
-            for script, (_, batch) in SCRIPTS.items()
-        }
-        async with Product(servers, settings=options.product_settings()) as product:
-            pair = Pair(limits, await product.measure(options.sagas or SAGAS))
-        if not pair.is_disturbed or attempt + 1 == options.repeats:
-            break
-        say(f"{NAME}: the machine was busy elsewhere; once more.")
-    return pair
+    limits = {
+        script: await yardstick.run(script, clients=clients[script], batch=batch)
+        for script, (_, batch) in SCRIPTS.items()
+    }
+    async with Product(servers, settings=options.product_settings()) as product:
+        return Pair(limits, await product.measure(options.sagas or SAGAS))
 
 
 async def count_statements(options: Options, servers: Servers) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -28,8 +29,9 @@ from typing import Any, Final
 from benchmarks.harness.amqp import Message, pack_properties
 from benchmarks.harness.command import Options, Result, main, say
 from benchmarks.harness.deployment import Product, Run, Workload, WrongRun, until
+from benchmarks.harness.pairs import judge_pairs, measure_pairs
 from benchmarks.harness.servers import REPOSITORY, Servers
-from benchmarks.harness.verdicts import Target, judge
+from benchmarks.harness.verdicts import Target
 
 NAME = "real_log"
 FIGURES: tuple[str, ...] = ()
@@ -134,6 +136,26 @@ class LoanApplications(Product):
             raise WrongRun(f"The tables hold {dict(found or {})}; wanted {wanted}.")
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A run of each tree."""
+
+    runs: dict[str, Run]
+
+    @property
+    def is_disturbed(self) -> bool:
+        return any(run.usage.is_disturbed for run in self.runs.values())
+
+    def ratios(self) -> dict[str, float]:
+        """Empty without an older commit to compare with."""
+        if "before" not in self.runs:
+            return {}
+        return {"against": self.runs["now"].events_per_second / self.runs["before"].events_per_second}
+
+    def document(self) -> dict[str, Any]:
+        return {name: run.document() for name, run in self.runs.items()}
+
+
 async def measure(options: Options, servers: Servers) -> Result:
     """Events per second of the real log; no target of R1–R15."""
     path = options.log or BESIDE
@@ -141,42 +163,31 @@ async def measure(options: Options, servers: Servers) -> Result:
         say(f"{NAME}: there is no log; name one with --log loan_applications.jsonl.gz.")
         return Result(NAME, {}, {"skipped": "no log was given"})
     log = read(path, options.sagas)
-    rounds: list[dict[str, Run]] = []
     with _trees(options.against) as trees:
-        for number in range(options.pairs):
-            rounds.append(await _round(options, servers, log, trees))
-            rates = {name: round(run.events_per_second) for name, run in rounds[-1].items()}
-            say(f"{NAME}: round {number + 1} of {options.pairs}: {rates} events/s")
+        rounds = await measure_pairs(NAME, options, partial(one_round, options, servers, log, trees))
     outcomes = Counter(outcome or "open" for outcome in log.outcomes.values())
     detail: dict[str, Any] = {
         "events": len(log.events), "outcomes": dict(outcomes), "workers": WORKERS,
         "events_per_second": {
-            name: round(median(runs[name].events_per_second for runs in rounds)) for name in rounds[0]
+            name: round(median(each.runs[name].events_per_second for each in rounds)) for name in rounds[0].runs
         },
-        "rounds": [{name: run.document() for name, run in runs.items()} for runs in rounds],
+        "rounds": [each.document() for each in rounds],
     }  # fmt: skip
     if options.against is not None:
-        ratios = [runs["now"].events_per_second / runs["before"].events_per_second for runs in rounds]
-        disturbed = [any(run.usage.is_disturbed for run in runs.values()) for runs in rounds]
         detail["against"] = {"commit": options.against, "target": FASTER.text}
-        detail["against"] |= asdict(judge(FASTER, ratios, disturbed=disturbed))
+        detail["against"] |= asdict(judge_pairs(rounds, {"against": FASTER})["against"])
     return Result(NAME, {}, detail)
 
 
-async def _round(options: Options, servers: Servers, log: Log, trees: dict[str, Path]) -> dict[str, Run]:
-    runs: dict[str, Run] = {}
-    for attempt in range(options.repeats):
-        end_states = []
-        for name, root in trees.items():
-            async with LoanApplications(servers, log, root, settings=_settings(options, name)) as deployment:
-                runs[name] = await deployment.play()
-            end_states.append(deployment.end_states)
-        if any(states != end_states[0] for states in end_states):
-            raise WrongRun("The two commits left different end states.")
-        if not any(run.usage.is_disturbed for run in runs.values()) or attempt + 1 == options.repeats:
-            break
-        say(f"{NAME}: the machine was busy elsewhere; once more.")
-    return runs
+async def one_round(options: Options, servers: Servers, log: Log, trees: dict[str, Path]) -> Round:
+    runs, end_states = {}, []
+    for name, root in trees.items():
+        async with LoanApplications(servers, log, root, settings=_settings(options, name)) as deployment:
+            runs[name] = await deployment.play()
+        end_states.append(deployment.end_states)
+    if any(states != end_states[0] for states in end_states):
+        raise WrongRun("The two commits left different end states.")
+    return Round(runs)
 
 
 def _settings(options: Options, name: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,8 +55,10 @@ class Result:
 Measure = Callable[[Options, Servers], Awaitable[Result]]
 
 
-def main(description: str, *benchmarks: Measure, missing: Sequence[str] = ()) -> None:
-    """Run the benchmarks one after the other; `missing` targets are reported as not measured."""
+def main(description: str, *benchmarks: Measure, expected: Sequence[str] = ()) -> None:
+    """Run the benchmarks one after the other. One that raises does not keep the others from running: of the `expected`
+    targets those without a figure have failed, and the exit code is 1.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3, help="interleaved pairs (%(default)s); fewer are quicker")
     parser.add_argument("--sagas", type=int, help="sagas in each run of the product; fewer are quicker")
@@ -73,24 +76,32 @@ def main(description: str, *benchmarks: Measure, missing: Sequence[str] = ()) ->
     options = Options(
         given.pairs, given.sagas, given.seconds, given.repeats, given.general, given.size, given.log, given.against
     )  # fmt: skip
-    figures = asyncio.run(_run(benchmarks, options, as_json=given.json, charts_in=given.plot))
-    figures |= {name: Figure(None, TARGETS[name].bound, "inconclusive") for name in missing}
+    figures, failures = asyncio.run(_run(benchmarks, options, as_json=given.json, charts_in=given.plot))
+    figures = {name: Figure(None, TARGETS[name].bound, "fail") for name in expected} | figures
     print(json.dumps({name: figures[name].line() for name in sorted(figures, key=lambda name: int(name[1:]))}))
+    sys.exit(1 if failures else 0)
 
 
 async def _run(
     benchmarks: Sequence[Measure], options: Options, *, as_json: bool, charts_in: Path | None
-) -> dict[str, Figure]:
+) -> tuple[dict[str, Figure], int]:
+    """The figures, and how many benchmarks raised."""
     figures: dict[str, Figure] = {}
+    failures = 0
     async with servers() as found:
         for benchmark in benchmarks:
-            result = await benchmark(options, found)
+            try:
+                result = await benchmark(options, found)
+            except Exception:  # a wrong run, or a server that went away: the others may still be measured
+                traceback.print_exc()
+                failures += 1
+                continue
             figures |= result.figures
             document = result.document() | {"machine": found.machine}
             print(json.dumps(document) if as_json else _readable(result), flush=True)
             if charts_in is not None:
                 _draw(result.charts, charts_in)
-    return figures
+    return figures, failures
 
 
 def _draw(charts: Sequence[plot.Chart], directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.all import BENCHMARKS
 from benchmarks.harness.verdicts import TARGETS, Figure, Target, both, judge
 
 FLOOR = Target("a rate", 3.0)
@@ -53,3 +54,9 @@ def test_a_target_of_two_conditions_fails_with_either(first: list[float], second
 def test_every_target_has_a_bound_that_its_stretch_goes_beyond() -> None:
     assert list(TARGETS) == [f"R{number}" for number in range(1, 16)]
     assert all(t.is_met(t.stretch) for t in TARGETS.values() if t.stretch is not None)
+
+
+def test_every_target_is_measured_by_one_benchmark() -> None:
+    measured = [name for benchmark in BENCHMARKS for name in benchmark.FIGURES]
+
+    assert sorted(measured) == sorted(TARGETS)
