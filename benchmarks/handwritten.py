@@ -116,12 +116,11 @@ class Worker:
         )
         await queue.bind(f"{self.namespace}.events", "bench_started")
         async with asyncio.TaskGroup() as group:
-            relay = group.create_task(self.relay())
+            group.create_task(self.relay(stop))
             consumer = await queue.consume(self.on_message)
             print("ready", flush=True)
             await stop.wait()
             await queue.cancel(consumer)
-            relay.cancel()
 
     # -- in: one transaction per message, as many at a time as the prefetch -----------------------------------------
 
@@ -179,9 +178,10 @@ class Worker:
 
     # -- out --------------------------------------------------------------------------------------------------------
 
-    async def relay(self) -> None:
-        while True:
-            if await self.publish_batch() < self.batch:
+    async def relay(self, stop: asyncio.Event) -> None:
+        """Publish what there is; when asked to stop, until there is nothing left."""
+        while (count := await self.publish_batch()) or not stop.is_set():
+            if count < self.batch:
                 await asyncio.sleep(self.poll_seconds)
 
     async def publish_batch(self) -> int:
