@@ -20,7 +20,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from saga_worker import activity_rows, inbox
+from saga_worker import activity_rows, backoff, inbox
 from saga_worker.activity_rows import Attempt, Ended, Key, Written
 from saga_worker.activity_slots import ActivitySlots
 from saga_worker.faults import fault_point
@@ -222,7 +222,8 @@ class Activities:
                 failures += 1
                 if failures > 3 and self._stopping:
                     return  # the lease ends, and with it the epoch of these attempts
-                await asyncio.sleep(min(LONGEST_DELAY_SECONDS, 0.05 * 2**failures) * random.uniform(0.5, 1.0))
+                longest = backoff.delay(failures, first=0.1, longest=LONGEST_DELAY_SECONDS)
+                await asyncio.sleep(longest * random.uniform(0.5, 1.0))
 
     async def _take(self, group: Sequence[Ended]) -> None:
         assert self._take_results is not None
@@ -260,7 +261,7 @@ class Activities:
             except Exception as error:
                 failures += 1
                 log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "activities", Field.ERROR: describe(error)})
-                rest = min(5.0, 0.1 * 2 ** min(failures, 10))
+                rest = backoff.delay(failures, first=0.2, longest=5.0)
             with suppress(TimeoutError):
                 async with asyncio.timeout(rest):
                     await self._awake.wait()

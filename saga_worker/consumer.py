@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from saga_worker import inbox, routes
+from saga_worker import backoff, inbox, routes
 from saga_worker.broker import Batch, Deliveries
 from saga_worker.envelope import Delivery, EnvelopeLimits, Source, read, unstorable
 from saga_worker.faults import fault_point
@@ -32,7 +32,7 @@ from saga_worker.telemetry import Event, Field, metrics
 log = logging.getLogger(__name__)
 
 HOLD_SECONDS: Final = 300.0  # deliveries wait in hand for the database; the broker's own limit is 30 minutes
-_FIRST_DELAY_SECONDS: Final = 0.05
+_FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 2.0
 _WATCH_SECONDS: Final = 0.2
 
@@ -170,7 +170,7 @@ class Consumer:
         if failures == 2:
             log.warning(Event.DATABASE_LOST, extra={Field.STAGE: "consumer", Field.ERROR: describe(error)})
             await self._deliveries.pause()
-        longest = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** min(failures, 10))
+        longest = backoff.delay(failures, first=_FIRST_DELAY_SECONDS, longest=_LONGEST_DELAY_SECONDS)
         await self._sleep(longest * random.uniform(0.5, 1.0))
 
     async def _resume(self) -> None:

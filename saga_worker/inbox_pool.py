@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from saga_worker import inbox, outbox, workers
+from saga_worker import backoff, inbox, outbox, workers
 from saga_worker.orchestrator import Advanced, Orchestrator
 from saga_worker.saga.errors import LeaseLost
 from saga_worker.saga.rows import RowState
@@ -120,7 +120,7 @@ class InboxPool:
                     Event.STAGE_FAILED,
                     extra={Field.STAGE: "inbox_pool", Field.ERROR: describe(error), Field.ATTEMPT: failures},
                 )
-                await self._pause(min(5.0, 0.1 * 2**failures) * random.uniform(0.5, 1.0))
+                await self._pause(backoff.delay(failures, first=0.2, longest=5.0) * random.uniform(0.5, 1.0))
 
     async def _find(self) -> list[UUID]:
         """Wanted sagas first; the claim when its time has come, and before them when it is overdue."""

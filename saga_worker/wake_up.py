@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from saga_worker import backoff
 from saga_worker.sql.connection import Connection, describe, single_connection
 from saga_worker.telemetry import Event, Field
 
@@ -52,7 +53,7 @@ class _Loop(ABC):
             except Exception as error:
                 failures += 1
                 log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "wake_up", Field.ERROR: describe(error)})
-            await asyncio.sleep(min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2 ** min(max(0, failures - 1), 10)))
+            await asyncio.sleep(backoff.delay(failures, first=RETRY_SECONDS, longest=LONGEST_RETRY_SECONDS))
 
     @abstractmethod
     async def serve(self, connection: Connection) -> None:

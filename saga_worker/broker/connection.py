@@ -22,6 +22,7 @@ from aiormq.connection import Connection as UnderlayConnection
 from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
 from yarl import URL
 
+from saga_worker import backoff
 from saga_worker.broker.hot_path import HotPath
 from saga_worker.broker.lean import LEAN
 from saga_worker.broker.tap import Tap
@@ -332,5 +333,5 @@ def _checked(url: str) -> URL:
 
 
 def _delay(failures: int) -> float:
-    longest: float = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** min(failures, 10))
+    longest = backoff.delay(failures + 1, first=_FIRST_DELAY_SECONDS, longest=_LONGEST_DELAY_SECONDS)
     return longest * random.uniform(0.5, 1.0)

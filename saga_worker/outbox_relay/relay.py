@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 from uuid import UUID
 
-from saga_worker import outbox
+from saga_worker import backoff, outbox
 from saga_worker.broker import Confirmed, Invalid, Outcome, Outgoing, Publisher, Unknown, Unroutable
 from saga_worker.envelope import Properties, load_properties
 from saga_worker.faults import fault_point
@@ -200,10 +200,10 @@ class OutboxRelay:
         match outcome:
             case Unknown():
                 message.unknowns += 1
-                message.not_before = self._loop.time() + min(5.0, 0.1 * 2 ** min(message.unknowns, 8))
+                message.not_before = self._loop.time() + backoff.delay(message.unknowns, first=0.2, longest=5.0)
             case Unroutable():
                 message.attempts += 1
-                delay = min(self._times.last_delay, self._times.first_delay * 2 ** min(message.attempts - 1, 10))
+                delay = backoff.delay(message.attempts, first=self._times.first_delay, longest=self._times.last_delay)
                 self._postpone(message, outcome.error, delay)
             case Invalid():
                 self._postpone(message, f"{INVALID} {outcome.error}", _TEN_YEARS)

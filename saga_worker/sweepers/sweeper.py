@@ -11,12 +11,13 @@ import random
 from abc import ABC, abstractmethod
 from typing import Final
 
+from saga_worker import backoff
 from saga_worker.sql.connection import describe
 from saga_worker.telemetry import Event, Field
 
 log = logging.getLogger(__name__)
 
-FIRST_REST_SECONDS: Final = 0.5  # after a failure, doubled with each
+FIRST_REST_SECONDS: Final = 1.0  # after a failure, doubled with each
 LONGEST_REST_SECONDS: Final = 5.0
 
 
@@ -55,7 +56,7 @@ class Sweeper(ABC):
                 await self._rest(failures)
 
     async def _rest(self, failures: int) -> None:
-        slow = min(LONGEST_REST_SECONDS, FIRST_REST_SECONDS * 2 ** min(failures, 10)) if failures else 0.0
+        slow = backoff.delay(failures, first=FIRST_REST_SECONDS, longest=LONGEST_REST_SECONDS) if failures else 0.0
         try:
             async with asyncio.timeout(max(self.interval_seconds, slow) * random.uniform(0.8, 1.2)):
                 await self._stopping.wait()
