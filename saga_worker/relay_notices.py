@@ -18,7 +18,6 @@ from uuid_utils.compat import uuid7
 
 from saga_worker import inbox
 from saga_worker.inbox import NewRow
-from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql.connection import Database, describe
 from saga_worker.telemetry import Event, Field
 
@@ -81,8 +80,5 @@ class RelayNotices:
 
 
 def _row(definition: str, kind: str, ref: UUID, destination: str) -> NewRow:
-    return NewRow(
-        consumer=definition, source="relay", message_id=str(uuid7()), type=kind, role=Role.OPERATOR, ref=ref,
-        saga_key=None, correlation_id=None, state=RowState.READY, reason=None, error=None, suspect=False, prio=0,
-        expires_at_seconds=None, props=b"{}", body=to_json({"destination": destination}),
-    )  # fmt: skip
+    body = to_json({"destination": destination})
+    return inbox.operator_row(definition, ref, None, kind, source="relay", message_id=str(uuid7()), body=body)

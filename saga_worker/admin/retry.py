@@ -16,7 +16,6 @@ from pydantic_core import to_json
 
 from saga_worker import inbox
 from saga_worker.inbox import NewRow
-from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql import storable
 from saga_worker.sql.connection import Database
 from saga_worker.wake_up import tell
@@ -74,12 +73,10 @@ async def workers_alive(database: Database) -> int:
 
 
 def _row(target: Target, actor: str) -> NewRow:
-    return NewRow(
-        consumer=target.definition, source="operator", message_id=f"retry:{uuid4()}", type="retry",
-        role=Role.OPERATOR, ref=target.ref, saga_key=target.key, correlation_id=None, state=RowState.READY,
-        reason=None, error=None, suspect=False, prio=0, expires_at_seconds=None, props=to_json({"actor": actor}),
-        body=b"{}",
-    )  # fmt: skip
+    props = to_json({"actor": actor})
+    return inbox.operator_row(
+        target.definition, target.ref, target.key, "retry", message_id=f"retry:{uuid4()}", props=props
+    )
 
 
 def _word(state: str, reason: str | None) -> str:

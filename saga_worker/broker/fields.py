@@ -64,7 +64,7 @@ def decode_properties(header: bytes) -> Properties:
     for bit, name, kind in _LAYOUT:
         if not flags & bit:
             continue
-        if kind in ("text", "text"):
+        if kind == "text":
             text, at = short_text(header, at)
             if name:
                 setattr(properties, name, text)

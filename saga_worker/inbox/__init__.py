@@ -5,7 +5,7 @@ pool in the order in which their messages came. A module per verb; the orchestra
 """
 
 from saga_worker.inbox.claim import Backlog, Claimed, claim, read_backlog
-from saga_worker.inbox.insert import Inserted, NewRow, Stored, Verdict, dedup_of, insert
+from saga_worker.inbox.insert import Inserted, NewRow, Stored, Verdict, dedup_of, insert, operator_row
 from saga_worker.inbox.replay import DeadFilter, Replayed, UnroutedRow, assign, discard, replay, unrouted
 from saga_worker.inbox.settle import settle
 from saga_worker.inbox.sweep import (
@@ -36,6 +36,7 @@ __all__ = [
     "free_absent",
     "hold_absent",
     "insert",
+    "operator_row",
     "read_backlog",
     "replay",
     "reroute_unrouted",

@@ -54,6 +54,18 @@ class NewRow(Struct):
         return sha256(self.body).digest()
 
 
+def operator_row(
+    definition: str, ref: UUID, saga_key: str | None, command: str, *, message_id: str, source: str = "operator",
+    props: bytes = b"{}", body: bytes = b"{}",
+) -> NewRow:  # fmt: skip
+    """A command to a saga, by an operator or in an operator's place: it has its turn before all other rows."""
+    return NewRow(
+        consumer=definition, source=source, message_id=message_id, type=command, role=Role.OPERATOR, ref=ref,
+        saga_key=saga_key, correlation_id=None, state=RowState.READY, reason=None, error=None, suspect=False, prio=0,
+        expires_at_seconds=None, props=props, body=body,
+    )  # fmt: skip
+
+
 class Verdict(Enum):
     NEW = "new"
     DUPLICATE = "duplicate"  # the same body is stored already

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import asyncpg
 from pydantic_core import to_json
 
-from saga_worker.inbox.insert import NewRow, dedup_of, insert
+from saga_worker.inbox.insert import NewRow, dedup_of, insert, operator_row
 from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql import storable
 from saga_worker.sql.connection import Connection
@@ -157,9 +157,6 @@ async def _audit(
 
 
 def _recheck(row: asyncpg.Record, actor: str) -> NewRow:
-    return NewRow(
-        consumer=row["consumer"], source="operator", message_id=f"recheck:{row['id']}:{uuid4()}", type=RECHECK,
-        role=Role.OPERATOR, ref=row["ref"], saga_key=row["saga_key"], correlation_id=None, state=RowState.READY,
-        reason=None, error=None, suspect=False, prio=0, expires_at_seconds=None, props=to_json({"actor": actor}),
-        body=b"{}",
-    )  # fmt: skip
+    message_id = f"recheck:{row['id']}:{uuid4()}"
+    props = to_json({"actor": actor})
+    return operator_row(row["consumer"], row["ref"], row["saga_key"], RECHECK, message_id=message_id, props=props)

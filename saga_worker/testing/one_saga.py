@@ -17,6 +17,7 @@ from saga_worker.saga.changes import JournalRow, SagaChange
 from saga_worker.saga.decide.timer import is_local
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits, due_local, fold, fold_local
+from saga_worker.saga.fold.backlog import sequence
 from saga_worker.saga.inputs import Effect, Given, LocalDone, LocalFailed, SendCommand
 from saga_worker.saga.instance import Instance, dump_progress, load_progress
 from saga_worker.saga.routing import ref_of
@@ -114,7 +115,7 @@ class OneSaga:
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _head(self) -> InboxRow | None:
-        return min(self.in_state(RowState.READY), key=_sequence, default=None)
+        return min(self.in_state(RowState.READY), key=sequence, default=None)
 
     # -- transactions ---------------------------------------------------------------------------------------------
 
@@ -167,7 +168,7 @@ class OneSaga:
 
     def _backlog(self) -> list[InboxRow]:
         """What the statement that reads the backlog gives: a page of each kind, held and dead rows without body."""
-        ready = sorted(self.in_state(RowState.READY), key=_sequence)
+        ready = sorted(self.in_state(RowState.READY), key=sequence)
         aside = [replace(row, body=b"") for row in self.in_state(RowState.HELD, RowState.DEAD)]
         return [*ready[:PAGE], *self.in_state(RowState.PARKED)[:PAGE], *aside[:PAGE]]
 
@@ -219,7 +220,3 @@ class OneSaga:
     def commands(self) -> list[SendCommand]:
         """Every command and undo that was sent, resends included."""
         return [effect for effect in self.effects if isinstance(effect, SendCommand)]
-
-
-def _sequence(row: InboxRow) -> tuple[int, int]:
-    return (0 if row.role is Role.OPERATOR else 1, row.id)
