@@ -4,7 +4,6 @@ Guarantees: ports, data, cookie, password and port mapper (epmd) of its own, all
 after every restart; nothing left behind. For tests that stop, kill or pause a broker, and for `testing.backends`.
 """
 
-import asyncio
 import os
 import secrets
 import shutil
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from saga_worker.trial.private_server import PrivateServer
 from saga_worker.trial.supervisor import ServerUnavailable, Supervisor, free_port, last_lines
 
 START_SECONDS = 90.0
@@ -58,8 +58,10 @@ def local_rabbitmq() -> RabbitmqBinaries | None:
     return RabbitmqBinaries(scripts, Path(erlang).parent)
 
 
-class LocalRabbitmq:
+class LocalRabbitmq(PrivateServer):
     """A private RabbitMQ node, as a context manager (sync or async) or by `start` and `close`. Up in some 4 seconds."""
+
+    KIND = "RabbitMQ node"
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class LocalRabbitmq:
         plugins: Sequence[str] = ("rabbitmq_consistent_hash_exchange",),
     ) -> None:
         """`plugins` that the installation does not have are left out."""
+        super().__init__()
         found = binaries or local_rabbitmq()
         if found is None:
             raise ServerUnavailable(
@@ -75,11 +78,9 @@ class LocalRabbitmq:
             )
         self.binaries = found
         self._plugins = [name for name in plugins if any(found.plugins.glob(f"{name}-*"))]
-        self.port = 0
         self.node = f"saga-{secrets.token_hex(4)}@localhost"
         self._password = secrets.token_hex(12)
         self._environment: dict[str, str] = {}
-        self._supervisor: Supervisor | None = None
 
     @property
     def url(self) -> str:
@@ -88,14 +89,6 @@ class LocalRabbitmq:
     def url_for(self, virtual_host: str) -> str:
         path = "%2F" if virtual_host == "/" else virtual_host
         return f"amqp://guest:{self._password}@127.0.0.1:{self.port}/{path}"
-
-    @property
-    def directory(self) -> Path:
-        return self._running().directory
-
-    @property
-    def log(self) -> Path:
-        return self.directory / "server.log"
 
     def start(self) -> Self:
         """Start, or start again after `stop` or `kill`, on the same ports and data. Returns when AMQP is answered."""
@@ -143,29 +136,6 @@ class LocalRabbitmq:
         if done.returncode != 0:
             raise ServerUnavailable(f"rabbitmqctl {arguments[0]} failed on {self.node}: {done.stderr.strip()}")
         return done.stdout
-
-    def close(self) -> None:
-        """End the node and its epmd and remove the directory."""
-        if self._supervisor is not None:
-            self._supervisor.close()
-            self._supervisor = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
-
-    def _running(self) -> Supervisor:
-        if self._supervisor is None:
-            raise ServerUnavailable("This RabbitMQ node was not started; call start() first.")
-        return self._supervisor
 
     def _end(self, number: int) -> None:
         self._running().signal("rabbitmq", number)

