@@ -31,19 +31,20 @@ class Intake:
     """All lanes of a worker. With one partition there is one lane, and nothing of the rest happens."""
 
     def __init__(
-        self, amqp_url: str, topology: Topology, make_consumer: MakeConsumer, *, prefetch: int,
-        on_caught_up: Callback, on_behind: Callback,
+        self, connect: Callable[[str], BrokerConnection], topology: Topology, make_consumer: MakeConsumer, *,
+        prefetch: int, on_caught_up: Callback, on_behind: Callback,
     ) -> None:  # fmt: skip
+        """`connect`: makes the connection of a lane, by its name."""
         self._on_caught_up = on_caught_up
         self._on_behind = on_behind
         self._caught_up: set[Deliveries] = set()
         names: list[str | None] = [None, *topology.partition_queues]
         self._lanes: list[tuple[Deliveries, Consumer]] = []
         for number, partition in enumerate(names):
-            connection = BrokerConnection(amqp_url, f"consumer {number - 1}" if partition else "consumer")
             deliveries = Deliveries(
-                connection, topology, prefetch=max(1, prefetch // topology.partitions),
-                byte_budget=BYTE_BUDGET // len(names), partition=partition,
+                connect(f"consumer {number - 1}" if partition else "consumer"), topology,
+                prefetch=max(1, prefetch // topology.partitions), byte_budget=BYTE_BUDGET // len(names),
+                partition=partition,
             )  # fmt: skip
             self._lanes.append((deliveries, self._consumer(deliveries, make_consumer)))
         self._consuming: list[asyncio.Task[None]] = []

@@ -40,6 +40,8 @@ class Event(StrEnum):
     BROKER_LOST = "broker_lost"
     BROKER_BACK = "broker_back"
     BROKER_BLOCKED = "broker_blocked"
+    LEAN_PATH_UNFIT = "lean_path_unfit"
+    DELIVERY_UNREADABLE = "delivery_unreadable"
     DELIVERY_REFUSED = "delivery_refused"
     ROUTES_CHANGED = "routes_changed"
     SAGA_ATTENTION = "saga_attention"
@@ -74,6 +76,7 @@ class Field(StrEnum):
     COUNT = "count"
     SECONDS = "seconds"
     STAGE = "stage"
+    AMQP_PATH = "amqp_path"
 
 
 class Metrics:
@@ -99,6 +102,9 @@ class Metrics:
         )
         self.dead = counter("inbox_dead", "Rows that became dead letters.", ["consumer", "reason"])
         self.unacknowledged = gauge("deliveries_unacknowledged", "Deliveries in hand: not yet acknowledged.")
+        self.unreadable = counter(
+            "deliveries_unreadable", "Connections lost over a delivery that the client library cannot read."
+        )
         self.transaction_seconds = histogram(
             "transaction_seconds", "Time of one transaction over a batch of sagas.", ["path"], buckets=_SECONDS
         )
@@ -112,6 +118,9 @@ class Metrics:
         )
         self.broker_connections = counter(
             "broker_connections", "Connections made to RabbitMQ; more than one is a reconnect.", ["name"]
+        )
+        self.amqp_path = gauge(
+            "amqp_path", "1 for the path that a connection to RabbitMQ takes: lean or public.", ["name", "path"]
         )
         self.stage_failures = counter(
             "stage_failures", "Passes of a background stage that failed and were repeated.", ["stage"]

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from saga_worker import outbox, routes, workers
 from saga_worker.activities import Activities, has_activities
-from saga_worker.broker import BrokerConnection, Deliveries, Publisher, Topology
+from saga_worker.broker import AmqpPath, BrokerConnection, Deliveries, Publisher, Topology
 from saga_worker.consumer import Consumer
 from saga_worker.envelope import EnvelopeLimits
 from saga_worker.inbox_pool import InboxPool, PoolSettings
@@ -155,7 +155,8 @@ class Worker:
             self.database, url, definitions=[f"{name}/{version}" for name, version in registry.versions()],
             seconds=settings.lease_seconds, on_lost=self._lease_lost, pgbouncer=settings.pgbouncer,
         )  # fmt: skip
-        self.publisher = Publisher(BrokerConnection(amqp_url, "publisher"), self.topology)
+        amqp_path = AmqpPath(settings.amqp_path, namespace=settings.namespace)
+        self.publisher = Publisher(BrokerConnection(amqp_url, "publisher", amqp_path), self.topology)
         self.notices = RelayNotices(self.database, on_stored=self._stored)
         self.relay = OutboxRelay(
             self.database, self.publisher, worker_id=self.lease.worker_id,
@@ -168,8 +169,8 @@ class Worker:
         self.activities = self._make_activities()
         self._turns = asyncio.Semaphore(max(1, settings.pool_size // 2))  # of the partitions in the database
         self.intake = Intake(
-            amqp_url, self.topology, self._make_consumer, prefetch=settings.prefetch, on_caught_up=self._caught_up,
-            on_behind=self._behind,
+            lambda name: BrokerConnection(amqp_url, name, amqp_path), self.topology, self._make_consumer,
+            prefetch=settings.prefetch, on_caught_up=self._caught_up, on_behind=self._behind,
         )  # fmt: skip
         self.deliveries, self.consumer = self.intake.deliveries, self.intake.consumer
         self.sweepers = self._make_sweepers()

@@ -93,15 +93,18 @@ async def _schema(settings: Settings) -> Finding:
 
 async def _queues(settings: Settings) -> list[Finding]:
     """The broker: can we log in, and do queues that exist have the arguments that the promises need?"""
-    from saga_worker.broker import BrokerConnection, Topology
+    from saga_worker.broker import AmqpPath, BrokerConnection, Topology
     from saga_worker.saga.errors import SagaWorkerError
 
     topology = Topology(settings.namespace, settings.partitions)
-    connection = BrokerConnection(settings.amqp_url.get_secret_value(), "doctor")
+    path = AmqpPath(settings.amqp_path, namespace=settings.namespace)
+    connection = BrokerConnection(settings.amqp_url.get_secret_value(), "doctor", path)
     found: list[Finding] = []
 
     async def on_up(session: Any) -> None:
         found[:] = [Finding("RabbitMQ", "ok", connection.place)]
+        verdict = "warn" if path.refusal else "ok"
+        found.append(_finding("AMQP path", verdict, session.hot_path.name, f"slower; the lean one: {path.refusal}"))
         for name in topology.queues:
             try:
                 channel = await session.channel()

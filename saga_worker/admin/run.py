@@ -13,6 +13,7 @@ from saga_worker.admin.options import load_settings, run_async
 if TYPE_CHECKING:
     from saga_worker.worker import Worker
 
+PATHS = ("auto", "lean", "public")  # as in `settings`
 ROLES = ("consume", "advance", "relay", "sweep")  # as in `worker.ROLES`; named here so that --help imports no driver
 
 
@@ -24,9 +25,14 @@ Examples:
 )
 @click.option("--definitions", help="A directory, a file or a dotted module with the sagas.  [default: definitions]")
 @click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Run only this part (repeatable).")
-def run(definitions: str | None, roles: tuple[str, ...]) -> None:
+@click.option(
+    "--amqp-path", type=click.Choice(PATHS),
+    help="How messages pass the AMQP client library: lean (fast, past it), public (slower, through it), auto (lean if"
+    " its self-test passes).  [default: auto]",
+)  # fmt: skip
+def run(definitions: str | None, roles: tuple[str, ...], amqp_path: str | None) -> None:
     """Run a worker: consumer, pool, relay and sweepers in one process, until SIGTERM."""
-    settings = load_settings("database_url", "amqp_url", definitions=definitions)
+    settings = load_settings("database_url", "amqp_url", definitions=definitions, amqp_path=amqp_path)
 
     from saga_worker import telemetry, worker
     from saga_worker.admin.failure import reaching

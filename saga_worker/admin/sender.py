@@ -16,6 +16,7 @@ from saga_worker.admin.event_file import Event
 from saga_worker.admin.ledger import Ledger
 from saga_worker.admin.partition_keys import Keys
 from saga_worker.broker import (
+    AmqpPath,
     BrokerConnection,
     BrokerUnavailable,
     Confirmed,
@@ -83,7 +84,8 @@ async def send_all(settings: Settings, events: Iterator[Event], ledger: Ledger) 
     """Publish everything; raises `BrokerUnavailable` or `ConfigurationError` when it cannot even begin."""
     topology = Topology(settings.namespace, settings.partitions)
     keys = await Keys.load(settings)
-    publisher = Publisher(BrokerConnection(settings.amqp_url.get_secret_value(), "publish"), topology)
+    path = AmqpPath(settings.amqp_path, namespace=settings.namespace)
+    publisher = Publisher(BrokerConnection(settings.amqp_url.get_secret_value(), "publish", path), topology)
     tally = Tally()
     await publisher.start()
     try:

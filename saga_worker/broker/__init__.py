@@ -4,6 +4,7 @@
 of each. Both stand on a `BrokerConnection` that is rebuilt after every fault. Bytes go to `envelope`.
 """
 
+from saga_worker.broker.amqp_path import AmqpPath
 from saga_worker.broker.connection import BrokerConnection, BrokerUnavailable
 from saga_worker.broker.deliveries import Batch, Deliveries
 from saga_worker.broker.outgoing import Confirmed, Invalid, OnOutcome, Outcome, Outgoing, Unknown, Unroutable
@@ -12,6 +13,7 @@ from saga_worker.broker.topology import Topology
 from saga_worker.envelope.delivery import Delivery, Properties
 
 __all__ = [
+    "AmqpPath",
     "Batch",
     "BrokerConnection",
     "BrokerUnavailable",

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from saga_worker.broker.connection import Closure, Session
 from saga_worker.broker.hot_path import Outbound
-from saga_worker.broker.outgoing import Confirmed, OnOutcome, Outcome, Outgoing, Unknown, Unroutable
+from saga_worker.broker.outgoing import Confirmed, Invalid, OnOutcome, Outcome, Outgoing, Unknown, Unroutable
+from saga_worker.broker.session import Closure, Session
 
 WINDOW_BYTES: Final = 16 * 1024 * 1024
 _CONFIRMED: Final = Confirmed()
@@ -87,6 +87,7 @@ class ConfirmingChannel:
         return entries
 
     def confirmed(self, tag: int, multiple: bool, is_ack: bool) -> None:
+        outcome = _CONFIRMED if is_ack else _REFUSED
         tags = [tag]
         if multiple:
             tags = []
@@ -95,22 +96,26 @@ class ConfirmingChannel:
                     break
                 tags.append(known)
         for known in tags:
-            self._confirm(known, is_ack)
+            self._settle(known, outcome)
         self._user.answered()
 
-    def _confirm(self, tag: int, is_ack: bool) -> None:
+    def _settle(self, tag: int, outcome: Outcome) -> None:
         entry = self.in_flight.pop(tag, None)
         if entry is None:
             return
         del self._by_id[entry.message_id]
         self._bytes -= len(entry.message.body)
-        self._user.settled(entry, (entry.returned or _CONFIRMED) if is_ack else _REFUSED)
+        self._user.settled(entry, entry.returned or outcome if outcome is _CONFIRMED else outcome)
 
     def returned(self, message_id: str, text: str) -> None:
         entry = self._by_id.get(message_id)
         if entry is not None:  # its confirm follows
             message = entry.message
             entry.returned = Unroutable(f"{text}: no queue is bound to {message.exchange} for {message.routing_key}")
+
+    def refused(self, tag: int, text: str) -> None:
+        self._settle(tag, Invalid(text))
+        self._user.answered()
 
     def channel_closed(self, code: int, text: str) -> None:
         self._user.channel_closed(self, Closure(text, code))

@@ -12,22 +12,25 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import aio_pika
-from aio_pika.abc import AbstractChannel
-from aiormq.channel import Channel as UnderlayChannel
-from aiormq.connection import Connection as UnderlayConnection
 from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError
 from yarl import URL
 
 from saga_worker import backoff
-from saga_worker.broker.hot_path import HotPath
-from saga_worker.broker.lean import LEAN
+from saga_worker.broker.amqp_path import AmqpPath
+from saga_worker.broker.session import (
+    BROKER_FAULTS,
+    CLOSE_TIMEOUT_SECONDS,
+    FAREWELL,
+    STEP_TIMEOUT_SECONDS,
+    Closure,
+    Session,
+)
 from saga_worker.broker.tap import Tap
 from saga_worker.saga.errors import ConfigurationError, SagaWorkerError
-from saga_worker.telemetry import Event, Field
+from saga_worker.telemetry import Event, Field, metrics
 
 log = logging.getLogger(__name__)
 # The libraries report every lost connection with a traceback; the supervisor says it in one line.
@@ -36,105 +39,27 @@ for _library in ("aiormq", "aio_pika"):
 
 HEARTBEAT_SECONDS: Final = 10
 NOT_ALLOWED: Final = 530
-STEP_TIMEOUT_SECONDS: Final = 10.0
-_CLOSE_TIMEOUT_SECONDS: Final = 3.0
 _UP_SECONDS: Final = 20.0
 _LAST_WORD_SECONDS: Final = 0.5
-_LIBRARY_TURNS: Final = 10
 _FIRST_DELAY_SECONDS: Final = 0.1
 _LONGEST_DELAY_SECONDS: Final = 5.0
 _STABLE_SECONDS: Final = 5.0
-BROKER_FAULTS: Final = (AMQPError, OSError, TimeoutError, RuntimeError, asyncio.InvalidStateError)
 
 
 class BrokerUnavailable(SagaWorkerError):
     """Nobody's: RabbitMQ cannot be reached right now. Retried in the background; the command line says so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Closure:
-    """Why a session ended. `is_accusation`: the broker closed it because of something that was sent."""
-
-    text: str
-    code: int = 0
-
-    @property
-    def is_accusation(self) -> bool:
-        return self.code not in (0, 200, 320)
-
-
-FAREWELL: Final = Closure("closed by us")
-
-
-class Session:
-    """One living connection: from connected to the first fault."""
-
-    def __init__(self, pika: aio_pika.Connection, tap: Tap, hot_path: HotPath) -> None:
-        self._pika = pika
-        self.tap = tap
-        self.hot_path = hot_path
-        self.closed: asyncio.Future[Closure] = asyncio.get_running_loop().create_future()
-        self._transport().closing.add_done_callback(lambda _: self._connection_closed())
-
-    def _transport(self) -> UnderlayConnection:
-        assert self._pika.transport is not None
-        return cast(UnderlayConnection, self._pika.transport.connection)
-
-    @property
-    def is_alive(self) -> bool:
-        return not self.closed.done() and not self.tap.is_lost
-
-    @property
-    def frame_max(self) -> int:
-        return self._transport().connection_tune.frame_max
-
-    async def channel(self) -> AbstractChannel:
-        """A new channel with publisher confirms on."""
-        async with asyncio.timeout(STEP_TIMEOUT_SECONDS):
-            return await self._pika.channel(publisher_confirms=True)
-
-    async def close_channel(self, channel: AbstractChannel) -> None:
-        """Close a channel of `channel`; one that does not answer is left to the end of the session."""
-        with suppress(*BROKER_FAULTS):
-            async with asyncio.timeout(STEP_TIMEOUT_SECONDS):
-                await channel.close()
-
-    async def underlay_channel(self) -> UnderlayChannel:
-        """A new channel, as the ends of a hot path need it."""
-        return cast(UnderlayChannel, await (await self.channel()).get_underlay_channel())
-
-    def fail(self, closure: Closure) -> None:
-        """Give this session up; the supervisor builds the next one."""
-        if not self.closed.done():
-            self.closed.set_result(closure)
-
-    def _connection_closed(self) -> None:
-        code, text = self.tap.closed_by_broker or (0, "the connection was lost")
-        self.fail(Closure(text, code))
-
-    async def close(self) -> None:
-        """Say farewell unless the other side is beyond hearing it, and free the socket in any case."""
-        if self.closed.done() and self.closed.result() is not FAREWELL and self.tap.closed_by_broker is None:
-            await self.tap.abort()
-        self.fail(FAREWELL)
-        transport = self._transport()
-        farewell = asyncio.ensure_future(self._pika.close())
-        await asyncio.wait({farewell}, timeout=_CLOSE_TIMEOUT_SECONDS)
-        await self.tap.abort()  # frees whatever still waits for the socket
-        await asyncio.wait({farewell}, timeout=_CLOSE_TIMEOUT_SECONDS)
-        await asyncio.wait({transport.closing}, timeout=_CLOSE_TIMEOUT_SECONDS)
-        farewell.cancel()
-        # The library tells channels and connection of the end in tasks of their own, which must not outlive the loop.
-        for _ in range(_LIBRARY_TURNS):
-            await asyncio.sleep(0)
-
-
 class BrokerConnection:
-    """Supervises one connection to RabbitMQ. `name` is shown in its management page and in our log."""
+    """Supervises one connection to RabbitMQ. `name` is shown in its management page and in our log.
 
-    def __init__(self, url: str, name: str) -> None:
+    Connections of one process share their `amqp_path`; a connection without one makes a self-test of its own.
+    """
+
+    def __init__(self, url: str, name: str, amqp_path: AmqpPath | None = None) -> None:
         self._url = _checked(url).update_query(heartbeat=str(HEARTBEAT_SECONDS), name=f"saga_worker {name}")
         self.name = name
+        self._amqp_path = amqp_path or AmqpPath()
         self._on_up: Callable[[Session], Awaitable[None]] | None = None
         self._on_down: Callable[[Closure], None] | None = None
         self._session: Session | None = None
@@ -206,7 +131,8 @@ class BrokerConnection:
             lasted = asyncio.get_running_loop().time() - started_at
             failures = 0 if lasted > _STABLE_SECONDS else failures + 1
             if not self._stopping.is_set():
-                delay = _delay(failures)
+                # What could not be read comes again at once, and counts as delivered each time.
+                delay = _LONGEST_DELAY_SECONDS if closure.is_unreadable else _delay(failures)
                 log.warning(Event.BROKER_LOST, extra=self._fields(closure.text, delay))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay):
@@ -217,14 +143,16 @@ class BrokerConnection:
         assert self._on_up is not None and self._on_down is not None
         session = None
         try:
-            session = self._session = await self._connect()
-            if self._stopping.is_set():
-                session.fail(FAREWELL)
+            session = await self._open_session()
             await self._bring_up(session)
             self._up.set()
             self._first_attempt_done(None)
-            log.info(Event.BROKER_BACK, extra={Field.STAGE: self.name})
+            path = session.hot_path.name
+            log.info(Event.BROKER_BACK, extra={Field.STAGE: self.name, Field.AMQP_PATH: path})
+            metrics.broker_connections.labels(self.name).inc()
+            metrics.amqp_path.labels(self.name, path).set(1)
             closure = await session.closed
+            metrics.amqp_path.labels(self.name, path).set(0)
         except ConfigurationError as error:
             self._first_attempt_done(error)
             closure = Closure(str(error))
@@ -243,6 +171,18 @@ class BrokerConnection:
         self._on_down(closure)
         return closure
 
+    async def _open_session(self) -> Session:
+        """Connected, and on which path; a session that has failed a self-test is replaced."""
+        while True:
+            session = self._session = await self._connect()
+            if self._stopping.is_set():
+                session.fail(FAREWELL)
+            path = await self._amqp_path.choose(session)
+            if path is not None:
+                session.hot_path = path
+                return session
+            await session.close()
+
     async def _bring_up(self, session: Session) -> None:
         """The user's part; ends with the session, whatever the library is waiting for."""
         assert self._on_up is not None
@@ -258,7 +198,7 @@ class BrokerConnection:
             await step
         finally:
             step.cancel()
-            await asyncio.wait({step}, timeout=_CLOSE_TIMEOUT_SECONDS)
+            await asyncio.wait({step}, timeout=CLOSE_TIMEOUT_SECONDS)
 
     def _fields(self, error: str, delay: float) -> dict[str, object]:
         return {Field.STAGE: self.name, Field.ERROR: f"{self.place}: {error}", Field.SECONDS: round(delay, 2)}
@@ -298,7 +238,7 @@ class BrokerConnection:
                     f"RabbitMQ at {self.place} refused the virtual host ({text}); check SAGA_WORKER_AMQP_URL."
                 ) from None
             raise
-        return Session(pika, tap, LEAN)
+        return Session(pika, tap)
 
     async def _handshake(self, pika: aio_pika.Connection, tap: Tap) -> None:
         """Connect within the time limit; a cancelled connect of the library may wait for the socket, so end that."""
@@ -315,7 +255,7 @@ class BrokerConnection:
             if not step.done() or step.cancelled() or step.exception() is not None:
                 await tap.abort()
                 step.cancel()
-                await asyncio.wait({step}, timeout=_CLOSE_TIMEOUT_SECONDS)
+                await asyncio.wait({step}, timeout=CLOSE_TIMEOUT_SECONDS)
 
 
 def _checked(url: str) -> URL:

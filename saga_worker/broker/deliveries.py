@@ -17,16 +17,19 @@ from typing import Final
 from aiormq import spec
 from aiormq.channel import Channel
 
-from saga_worker.broker.connection import BROKER_FAULTS, STEP_TIMEOUT_SECONDS, BrokerConnection, Closure, Session
+from saga_worker.broker.connection import BrokerConnection
 from saga_worker.broker.hot_path import Inbound
+from saga_worker.broker.session import BROKER_FAULTS, STEP_TIMEOUT_SECONDS, Closure, Session
 from saga_worker.broker.topology import Topology
 from saga_worker.envelope.delivery import Delivery, Source
+from saga_worker.telemetry import Event, Field, metrics
 
 log = logging.getLogger(__name__)
 
 BYTE_BUDGET: Final = 64 * 1024 * 1024
 BATCH_BYTES: Final = 8 * 1024 * 1024
 WATCHDOG_SECONDS: Final = 15.0
+CAREFUL_SECONDS: Final = 300.0
 _DELIVERY_OVERHEAD: Final = 1024  # what a small message costs in memory beside its body
 
 
@@ -70,6 +73,10 @@ class Deliveries:
         self._is_paused = False
         self._is_stepping_back = False
         self._is_stopping = False
+        # After a delivery that cost the connection: one at a time, so that the broker counts the deliveries of no
+        # other, until it gives that one up; and none of the dead queue, which keeps what it has for ever.
+        self._is_careful = False
+        self._careful_until = 0.0
         self._channel: _ConsumingChannel | None = None
         self._arrived = asyncio.Event()
         self._watchdog: asyncio.Task[None] | None = None
@@ -187,7 +194,8 @@ class Deliveries:
         if self._partition:
             return {self._partition: Source.INBOX}
         former = dict.fromkeys(self._topology.former_queues, Source.INBOX)
-        return {self._topology.dead_queue: Source.DEAD, **former, self._inbox_queue: Source.INBOX}
+        dead = {} if self._is_careful else {self._topology.dead_queue: Source.DEAD}
+        return {**dead, **former, self._inbox_queue: Source.INBOX}
 
     async def _waiting(self, channel: _ConsumingChannel) -> int | None:
         counts = [await channel.backlog(name) for name, source in self._queues.items() if source is Source.INBOX]
@@ -212,7 +220,8 @@ class Deliveries:
 
     async def _open(self, session: Session) -> None:
         await self._declare(session)
-        channel = await _ConsumingChannel.open(session, self._prefetch, self._byte_budget, self._arrived)
+        prefetch = 1 if self._is_careful else self._prefetch
+        channel = await _ConsumingChannel.open(session, prefetch, self._byte_budget, self._arrived)
         self.backlog_at_connect = await self._waiting(channel)
         self.connects += 1
         self._channel = channel
@@ -221,6 +230,12 @@ class Deliveries:
 
     def _lost(self, closure: Closure) -> None:
         self._channel = None
+        if closure.is_unreadable:
+            self._careful_until = asyncio.get_running_loop().time() + CAREFUL_SECONDS
+            metrics.unreadable.inc()
+            queues = ", ".join(self._queues)
+            log.warning(Event.DELIVERY_UNREADABLE, extra={Field.SOURCE: queues, Field.ERROR: closure.text})
+            self._is_careful = True
 
     async def _watch(self) -> None:
         """A consumer can die without a word on a living connection: ask now and then."""
@@ -229,6 +244,9 @@ class Deliveries:
             channel = self._channel
             if channel is not None and not self._is_paused and not await channel.is_consuming(self._inbox_queue):
                 self._connection.reconnect("the consumer is gone")
+            if self._is_careful and asyncio.get_running_loop().time() >= self._careful_until:
+                self._is_careful = False
+                self._connection.reconnect("what could not be read may be gone: all queues again")
 
 
 class _ConsumingChannel:
@@ -341,6 +359,9 @@ class _ConsumingChannel:
         return self._sources[consumer_tag]
 
     def delivered(self, delivery: Delivery) -> None:
+        if delivery.delivery_tag != self._last_delivered + 1:  # a later ack would cover what is missing
+            self.session.fail(Closure(f"a delivery is missing before the one with tag {delivery.delivery_tag}"))
+            return
         self._last_delivered = delivery.delivery_tag
         self._bytes += _cost(delivery)
         if self._bytes >= self._byte_budget:

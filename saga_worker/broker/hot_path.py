@@ -1,7 +1,8 @@
 """What differs between the two ways to the broker's hot frames, and nothing else.
 
 The rules stand above, once: windows, quarantine, batches, byte budget, the contiguous prefix (`deliveries`,
-`confirms`, `publisher`). Below are two thin ends of a channel: `lean` (frames of our own through the tap).
+`confirms`, `publisher`). Below are two thin ends of a channel: `lean` (frames of our own through the
+tap) and `public` (calls of the client library).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from aiormq.channel import Channel
 
     from saga_worker.broker.confirms import Entry
-    from saga_worker.broker.connection import Session
+    from saga_worker.broker.session import Session
     from saga_worker.envelope.delivery import Delivery, Source
 
 
@@ -49,11 +50,16 @@ class OutboundUser(Protocol):
 
     def returned(self, message_id: str, text: str) -> None: ...
 
+    def refused(self, tag: int, text: str) -> None:
+        """It never went on the wire, and never can."""
+
     def channel_closed(self, code: int, text: str) -> None: ...
 
 
 class Outbound(Protocol):
     """The publishing end of one channel in confirm mode, on which nobody else publishes."""
+
+    channel: Channel
 
     def publish(self, batch: Sequence[Entry]) -> None:
         """Put `batch` on the wire in this order. Tags count from 1 over all batches of the channel."""

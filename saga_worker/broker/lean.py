@@ -7,7 +7,6 @@ buffer: no task, future or object of the library per message. Hands up to `deliv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiormq.abc import DeliveredMessage
@@ -30,19 +29,19 @@ from saga_worker.broker.wire import (
     ack_frame,
     close_reason,
     content_frames,
+    decode_delivery,
     publish_method,
 )
-from saga_worker.envelope.delivery import Delivery
 
 if TYPE_CHECKING:
     from saga_worker.broker.confirms import Entry
-    from saga_worker.broker.connection import Session
+    from saga_worker.broker.session import Session
 
 
 class FrameSink(Protocol):
     """Takes the hot frames of one channel."""
 
-    def on_content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None: ...
+    def on_content(self, method: bytes, header: bytes, body: bytes) -> None: ...
 
     def on_confirm(self, tag: int, multiple: bool, is_ack: bool) -> None: ...
 
@@ -51,46 +50,45 @@ class FrameSink(Protocol):
     def on_consumer_cancelled(self) -> None: ...
 
 
-@dataclass(slots=True)
-class _Content:
-    """A delivery or return whose header and body are still to come."""
-
-    method: int
-    arguments: bytes
-    header: bytes = b""
-    missing: int = 0
-    pieces: list[bytes] = field(default_factory=list)
-
-
 class HotFrames:
     """The filter that keeps deliveries, returns and confirms from the library, and hands them to a sink."""
 
     def __init__(self, sink: FrameSink) -> None:
         self._sink = sink
-        self._content: _Content | None = None
+        # A delivery or return whose header and body are still to come; no method: none is.
+        self._method = b""
+        self._header = b""
+        self._missing = 0
+        self._pieces: list[bytes] = []
 
     def pass_on(self, kind: int, payload: bytes) -> bytes | None:
         if kind == METHOD:
-            return self._method(payload)
-        content = self._content
-        if content is None:
+            return self._pass_method_on(payload)
+        if not self._method:
             return None
         if kind == HEADER:
-            content.header = payload
-            content.missing = BODY_HEAD.unpack_from(payload)[2]
+            self._header = payload
+            self._missing = BODY_HEAD.unpack_from(payload)[2]
+            if not self._missing:
+                self._complete(b"")
+        elif len(payload) >= self._missing and not self._pieces:
+            self._complete(payload)
         else:
-            content.pieces.append(payload)
-            content.missing -= len(payload)
-        if content.missing <= 0:
-            self._content = None
-            body = content.pieces[0] if len(content.pieces) == 1 else b"".join(content.pieces)
-            self._sink.on_content(content.method, content.arguments, content.header, body)
+            self._pieces.append(payload)
+            self._missing -= len(payload)
+            if self._missing <= 0:
+                self._complete(b"".join(self._pieces))
+                self._pieces = []
         return b""
 
-    def _method(self, payload: bytes) -> bytes | None:
+    def _complete(self, body: bytes) -> None:
+        method, self._method = self._method, b""
+        self._sink.on_content(method, self._header, body)
+
+    def _pass_method_on(self, payload: bytes) -> bytes | None:
         index = INDEX.unpack_from(payload)[0]
         if index in CONTENT_METHODS:
-            self._content = _Content(index, payload[4:])
+            self._method = payload
             return b""
         if index in CONFIRM_METHODS:
             tag, bits = CONFIRM.unpack_from(payload, 4)
@@ -118,15 +116,8 @@ class LeanInbound:
         """The library's own; the tap takes every delivery before it."""
         self._user.channel_closed(0, "a delivery went past the tap; this release of the client library does not fit")
 
-    def on_content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None:
-        consumer_tag, at = short_text(arguments, 0)
-        delivery_tag = int.from_bytes(arguments[at : at + 8], "big")
-        redelivered = bool(arguments[at + 8] & 1)
-        exchange, at = short_text(arguments, at + 9)
-        routing_key, _ = short_text(arguments, at)
-        properties = decode_properties(header)
-        source = self._user.source_of(consumer_tag)
-        self._user.delivered(Delivery(body, properties, exchange, routing_key, redelivered, delivery_tag, source))
+    def on_content(self, method: bytes, header: bytes, body: bytes) -> None:
+        self._user.delivered(decode_delivery(method, header, body, self._user.source_of))
 
     def on_confirm(self, tag: int, multiple: bool, is_ack: bool) -> None:
         """Nothing is published on this channel."""
@@ -142,22 +133,23 @@ class LeanOutbound:
     """The sink of a publishing channel."""
 
     def __init__(self, session: Session, channel: Channel, user: OutboundUser) -> None:
+        self.channel = channel
         self._session = session
-        self._number = channel.number
         self._frame_max = session.frame_max
         self._user = user
 
     def publish(self, batch: Sequence[Entry]) -> None:
+        number = self.channel.number
         frames: list[bytes] = []
         for entry in batch:
             message = entry.message
-            frames += publish_method(self._number, message.exchange, message.routing_key, mandatory=message.mandatory)
-            frames += content_frames(self._number, entry.properties, message.body, frame_max=self._frame_max)
+            frames += publish_method(number, message.exchange, message.routing_key, mandatory=message.mandatory)
+            frames += content_frames(number, entry.properties, message.body, frame_max=self._frame_max)
         self._session.tap.write(b"".join(frames))
 
-    def on_content(self, method: int, arguments: bytes, header: bytes, body: bytes) -> None:
-        if method == BASIC_RETURN:
-            text, _ = short_text(arguments, 2)
+    def on_content(self, method: bytes, header: bytes, body: bytes) -> None:
+        if INDEX.unpack_from(method)[0] == BASIC_RETURN:
+            text, _ = short_text(method, 6)
             self._user.returned(decode_properties(header).message_id or "", text)
 
     def on_confirm(self, tag: int, multiple: bool, is_ack: bool) -> None:

@@ -16,9 +16,10 @@ from contextlib import suppress
 from typing import Final
 
 from saga_worker.broker.confirms import ConfirmingChannel, Entry
-from saga_worker.broker.connection import BrokerConnection, Closure, Session
+from saga_worker.broker.connection import BrokerConnection
 from saga_worker.broker.fields import Unsendable, encode_properties
 from saga_worker.broker.outgoing import Invalid, OnOutcome, Outcome, Outgoing, Unknown
+from saga_worker.broker.session import Closure, Session
 from saga_worker.broker.topology import Topology
 from saga_worker.broker.wire import publish_method
 from saga_worker.telemetry import Event, Field

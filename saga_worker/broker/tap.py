@@ -71,6 +71,11 @@ class Tap(TransportFactory):
         return library, self._writer
 
     @property
+    def is_in_place(self) -> bool:
+        """Whether the library has taken its streams from here."""
+        return self._writer is not None
+
+    @property
     def is_lost(self) -> bool:
         """Whether the socket is gone."""
         return self._writer is not None and self._writer.is_closing()
@@ -139,7 +144,7 @@ class Tap(TransportFactory):
     def _sift(self, data: bytes) -> bytes:
         """What goes on to the library of the frames that are whole by now."""
         buffer = self._rest + data if self._rest else data
-        at, end = 0, len(buffer)
+        at, end, filters = 0, len(buffer), self.filters
         passed: list[bytes] = []
         while end - at >= 8:
             if buffer[at] not in _KINDS:
@@ -151,7 +156,7 @@ class Tap(TransportFactory):
             if stop > end:
                 break
             payload = buffer[at + 7 : stop - 1]
-            frame_filter = self.filters.get(channel)
+            frame_filter = filters.get(channel)
             changed = frame_filter.pass_on(kind, payload) if frame_filter is not None else None
             if changed is None:
                 passed.append(buffer[at:stop])

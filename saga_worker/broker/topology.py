@@ -16,7 +16,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractQueue
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from saga_worker.broker.connection import BROKER_FAULTS, STEP_TIMEOUT_SECONDS, Session
+from saga_worker.broker.session import BROKER_FAULTS, STEP_TIMEOUT_SECONDS, Session
 from saga_worker.saga.errors import ConfigurationError
 
 KEY_HEADER: Final = "saga-key"  # what a producer says an event is about; those with one value stay in order

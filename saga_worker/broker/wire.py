@@ -6,10 +6,12 @@ Takes and gives plain values; does no I/O and knows no channel's state. Used by 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
-from saga_worker.broker.fields import encode_short
+from saga_worker.broker.fields import decode_properties, encode_short, short_text
+from saga_worker.envelope.delivery import Delivery, Source
 
 METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 CONNECTION_CLOSE: Final = 10 << 16 | 50
@@ -38,6 +40,25 @@ def close_reason(payload: bytes) -> tuple[int, str]:
     """Code and text of connection.close or channel.close."""
     code = int.from_bytes(payload[4:6], "big")
     return code, payload[7 : 7 + payload[6]].decode("utf-8", "replace")
+
+
+def decode_delivery(method: bytes, header: bytes, body: bytes, source_of: Callable[[str], Source]) -> Delivery:
+    """basic.deliver and its content; `source_of` knows the queue of a consumer tag."""
+    consumer_tag, at = short_text(method, 4)
+    delivery_tag = int.from_bytes(method[at : at + 8], "big")
+    redelivered = bool(method[at + 8] & 1)
+    exchange, at = short_text(method, at + 9)
+    routing_key, _ = short_text(method, at)
+    properties = decode_properties(header)
+    return Delivery(body, properties, exchange, routing_key, redelivered, delivery_tag, source_of(consumer_tag))
+
+
+def method_frame(channel: int, payload: bytes) -> bytes:
+    return FRAME.pack(METHOD, channel, len(payload)) + payload + _END
+
+
+def header_frame(channel: int, payload: bytes) -> bytes:
+    return FRAME.pack(HEADER, channel, len(payload)) + payload + _END
 
 
 def ack_frame(channel: int, tag: int) -> bytes:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from saga_worker.broker import Deliveries, Topology
-from saga_worker.broker.connection import BrokerConnection, Session
+from saga_worker.broker.connection import BrokerConnection
+from saga_worker.broker.session import Session
 from saga_worker.consumer import Consumer
 from saga_worker.sql.connection import Database
 from saga_worker.sql.migrate import upgrade

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from tests.stages import transport
 from tests.stages.command_line import Ran, Run
+
+
+@pytest.fixture(params=["lean", "public"])
+def hot_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways past the client library; a test for one of them says parametrize("hot_path", […], indirect=True).
+
+    `bare`: the public one, on a library that does not take our transport.
+    """
+    if request.param == "bare":
+        transport.take_no_transport(monkeypatch)
+    monkeypatch.setattr(transport, "PATH", "public" if request.param == "bare" else request.param)
+    return str(request.param)
 
 
 @pytest.fixture

@@ -25,9 +25,8 @@ from saga_worker.broker import (
     Unknown,
     Unroutable,
     connection,
-    lean,
+    fields,
     tap,
-    wire,
 )
 from saga_worker.envelope import Source
 from saga_worker.saga.errors import ConfigurationError
@@ -37,10 +36,15 @@ from saga_worker.trial.local_rabbitmq import LocalRabbitmq
 from tests.stages.transport import bare_channel, consuming, event, publish_all, publishing, take
 
 Eventually = Callable[..., Awaitable[Any]]
+THOUSANDS = {"lean": 10_000, "public": 3_000}
+
+pytestmark = pytest.mark.usefixtures("hot_path")
 
 
-async def test_ten_thousand_messages_arrive_once_each_and_in_order(amqp_url: str, namespace: Namespace) -> None:
-    messages = [event(namespace, f"m{n}") for n in range(10_000)]
+async def test_thousands_of_messages_arrive_once_each_and_in_order(
+    amqp_url: str, namespace: Namespace, hot_path: str
+) -> None:
+    messages = [event(namespace, f"m{n}") for n in range(THOUSANDS[hot_path])]
     async with consuming(amqp_url, namespace) as deliveries, publishing(amqp_url, namespace) as publisher:
         taking = asyncio.create_task(take(deliveries, len(messages)))
         outcomes = await publisher.publish(messages)
@@ -96,6 +100,22 @@ async def test_an_event_without_subscriber_is_confirmed(amqp_url: str, namespace
         outcomes = await publisher.publish([event(namespace, "m1", type_="nobody", mandatory=False)])
 
     assert outcomes == [Confirmed()]
+
+
+async def test_what_the_broker_refuses_for_now_is_unknown(amqp_url: str, namespace: Namespace) -> None:
+    small = f"{namespace}.small"
+    async with bare_channel(amqp_url) as channel, publishing(amqp_url, namespace) as publisher:
+        full: dict[str, Any] = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        await channel.declare_queue(small, durable=True, arguments=full)
+        taken = Outgoing("", small, b"{}", Properties(message_id="m0"), mandatory=True)
+        assert await publisher.publish([taken]) == [Confirmed()]
+        refused = [Outgoing("", small, b"{}", Properties(message_id=f"m{n}"), mandatory=True) for n in range(1, 21)]
+        others = [event(namespace, f"e{n}", mandatory=False) for n in range(20)]
+        outcomes = await publisher.publish([each for pair in zip(refused, others, strict=True) for each in pair])
+
+        assert all(isinstance(outcome, Unknown) and "nack" in outcome.error for outcome in outcomes[::2])
+        assert outcomes[1::2] == [Confirmed()] * 20
+        await channel.queue_delete(small)
 
 
 async def test_two_messages_with_one_id_each_get_their_own_outcome(amqp_url: str, namespace: Namespace) -> None:
@@ -161,11 +181,12 @@ async def test_a_message_that_closes_the_channel_is_found_and_its_neighbours_are
 async def test_a_message_that_closes_the_connection_is_found_and_its_neighbours_are_sent(
     amqp_url: str, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # No property that passes our own check closes the whole connection, so one frame is spoilt on its way.
-    spoil_body_frame(monkeypatch, b"guilty")
+    # No property that passes our own check closes the whole connection, so that lets one through.
+    monkeypatch.setattr(fields, "MAX_HEADER_BYTES", 1_000_000)
+    guilty = event(namespace, "guilty", headers={"longer": "x" * 200_000, "than": "a frame"})
     good = [event(namespace, f"m{n}") for n in range(100)]
     async with consuming(amqp_url, namespace) as deliveries, publishing(amqp_url, namespace) as publisher:
-        outcomes = await publisher.publish([*good[:50], event(namespace, "guilty", body=b"guilty"), *good[50:]])
+        outcomes = await publisher.publish([*good[:50], guilty, *good[50:]])
         taken = {d.properties.message_id for d in await take(deliveries, 100)}
 
     assert isinstance(outcomes[50], Invalid)
@@ -173,19 +194,11 @@ async def test_a_message_that_closes_the_connection_is_found_and_its_neighbours_
     assert taken == {m.properties.message_id for m in good}
 
 
-def spoil_body_frame(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
-    def spoilt(channel: int, properties: bytes, sent: bytes, *, frame_max: int) -> list[bytes]:
-        frames = wire.content_frames(channel, properties, sent, frame_max=frame_max)
-        return [*frames[:-1], b"\x00"] if sent == body else frames
-
-    monkeypatch.setattr(lean, "content_frames", spoilt)
-
-
 @pytest.mark.slow
-async def test_ten_thousand_messages_survive_a_connection_that_is_cut_all_the_time(
-    amqp_url: str, namespace: Namespace
+async def test_thousands_of_messages_survive_a_connection_that_is_cut_all_the_time(
+    amqp_url: str, namespace: Namespace, hot_path: str
 ) -> None:
-    messages = [event(namespace, f"m{n}") for n in range(10_000)]
+    messages = [event(namespace, f"m{n}") for n in range(THOUSANDS[hot_path])]
     async with FaultProxy.before(amqp_url) as proxy:
         url = proxy.rewrite(amqp_url)
         async with consuming(url, namespace) as deliveries, publishing(url, namespace) as publisher:
@@ -227,6 +240,7 @@ async def test_publishes_without_an_answer_are_unknown_and_the_next_ones_work(
         assert await publisher.publish([event(namespace, "m1", mandatory=False)]) == [Confirmed()]
 
 
+@pytest.mark.parametrize("hot_path", ["lean"], indirect=True)
 async def test_without_a_broker_publishes_end_unknown_after_the_time_limit(amqp_url: str, namespace: Namespace) -> None:
     async with FaultProxy.before(amqp_url) as proxy:
         await proxy.refuse()
@@ -339,13 +353,69 @@ async def test_properties_that_are_not_utf8_arrive_and_cost_nobody_the_connectio
     amqp_url: str, namespace: Namespace
 ) -> None:
     headers = {"h\udce9": "v\udce9"}
-    async with consuming(amqp_url, namespace) as deliveries, publishing(amqp_url, namespace) as publisher:
-        await publisher.publish([event(namespace, "caf\udce9", headers=headers, correlation_id="\udcff")])
-        got = (await take(deliveries, 1))[0]
+    messages = [event(namespace, f"m{n}") for n in range(100)]
+    messages[30] = event(namespace, "caf\udce9", headers=headers, correlation_id="\udcff")
+    async with consuming(amqp_url, namespace) as deliveries, publishing(amqp_url, namespace, path="lean") as publisher:
+        await publisher.publish(messages)
+        got = await take(deliveries, 100)
 
-        assert (got.properties.message_id, got.properties.correlation_id) == ("caf\udce9", "\udcff")
-        assert got.properties.headers["h\udce9"] == "v\udce9"
+        assert [d.properties.message_id for d in got] == [m.properties.message_id for m in messages]
+        assert (got[30].exchange, got[30].routing_key) == (f"{namespace}.events", "order_placed")
+        assert (got[30].properties.correlation_id, got[30].properties.headers["h\udce9"]) == ("\udcff", "v\udce9")
         assert deliveries.connects == 1
+
+
+async def test_a_routing_key_that_is_not_utf8_arrives(amqp_url: str, namespace: Namespace) -> None:
+    message = Outgoing(f"{namespace}.events", "caf\udce9", b"{}", Properties(message_id="m1"))
+    async with (
+        consuming(amqp_url, namespace) as deliveries,
+        publishing(amqp_url, namespace, path="lean") as publisher,
+        bare_channel(amqp_url) as channel,
+    ):
+        inbox = await channel.get_queue(f"{namespace}.inbox", ensure=False)
+        await inbox.bind(f"{namespace}.events", "#")
+        assert await publisher.publish([message]) == [Confirmed()]
+
+        assert [d.routing_key for d in await take(deliveries, 1)] == ["caf\udce9"]
+        assert deliveries.connects == 1
+
+
+async def test_a_time_that_the_library_takes_for_milliseconds_arrives_as_sent(
+    amqp_url: str, namespace: Namespace
+) -> None:
+    async with consuming(amqp_url, namespace) as deliveries, publishing(amqp_url, namespace) as publisher:
+        await publisher.publish([event(namespace, "m1", timestamp=200_000_000_000)])
+
+        assert [d.properties.timestamp for d in await take(deliveries, 1)] == [200_000_000_000]
+
+
+async def test_a_returned_message_whose_headers_are_not_utf8_costs_nobody_the_connection(
+    amqp_url: str, namespace: Namespace
+) -> None:
+    odd = event(namespace, "odd", type_="nobody", correlation_id="\udcff", headers={"h\udce9": "v\udce9"})
+    async with consuming(amqp_url, namespace), publishing(amqp_url, namespace) as publisher:
+        session = publisher._session
+        outcomes = await publisher.publish([event(namespace, "m1"), odd, event(namespace, "m2")])
+
+        assert [type(outcome) for outcome in outcomes] == [Confirmed, Unroutable, Confirmed]
+        assert publisher._session is session
+
+
+@pytest.mark.parametrize("hot_path", ["public"], indirect=True)
+@pytest.mark.parametrize(
+    ("exchange", "message_id", "named"),
+    [("caf\u00e9", "m1", "exchange"), ("e" * 128, "m1", "exchange"), ("commands", "caf\udce9", "message_id")],
+)
+async def test_what_only_the_client_library_cannot_carry_is_invalid(
+    amqp_url: str, namespace: Namespace, exchange: str, message_id: str, named: str
+) -> None:
+    message = Outgoing(exchange, "k", b"{}", Properties(message_id=message_id))
+    async with publishing(amqp_url, namespace) as publisher:
+        bad, fine = await publisher.publish([message, event(namespace, "good", mandatory=False)])
+
+    assert isinstance(bad, Invalid)
+    assert named in bad.error
+    assert fine == Confirmed()
 
 
 async def test_what_the_broker_gives_up_comes_from_the_dead_queue(amqp_url: str, namespace: Namespace) -> None:
@@ -372,6 +442,7 @@ async def test_a_reply_through_the_default_exchange_shows_it(amqp_url: str, name
         assert (delivery.exchange, delivery.routing_key) == ("", f"{namespace}.inbox")
 
 
+@pytest.mark.parametrize("hot_path", ["lean"], indirect=True)
 async def test_a_queue_with_other_arguments_is_a_configuration_error(amqp_url: str, namespace: Namespace) -> None:
     async with bare_channel(amqp_url) as channel:
         await channel.declare_queue(f"{namespace}.inbox", durable=True)
@@ -381,6 +452,7 @@ async def test_a_queue_with_other_arguments_is_a_configuration_error(amqp_url: s
             pass
 
 
+@pytest.mark.parametrize("hot_path", ["lean"], indirect=True)
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -418,6 +490,7 @@ async def test_after_a_broker_that_was_away_for_long_everything_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("hot_path", ["lean"], indirect=True)
 async def test_heartbeats_reach_the_library_though_the_tap_takes_every_delivery(
     amqp_url: str, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,10 +513,12 @@ async def test_a_message_without_id_is_invalid(amqp_url: str, namespace: Namespa
     assert "message_id" in outcome.error
 
 
+@pytest.mark.parametrize("hot_path", ["lean"], indirect=True)
 def test_the_place_of_a_connection_shows_no_password() -> None:
     assert BrokerConnection("amqp://u:canary@h:1/v", "publish").place == "h:1/v"
 
 
+@pytest.mark.parametrize("hot_path", ["lean"], indirect=True)
 @pytest.mark.rabbitmq_server
 @pytest.mark.slow
 async def test_while_an_alarm_blocks_publishing_publishes_are_unknown_and_consuming_goes_on(
@@ -467,6 +542,7 @@ async def test_while_an_alarm_blocks_publishing_publishes_are_unknown_and_consum
         assert {d.properties.message_id for d in await take(deliveries, 1)} == {"m3"}
 
 
+@pytest.mark.parametrize("hot_path", ["lean"], indirect=True)
 @pytest.mark.rabbitmq_server
 @pytest.mark.slow
 async def test_a_broker_that_freezes_is_given_up_and_found_again_when_it_thaws(

@@ -135,6 +135,7 @@ async def has_rows(database: Database, number: int) -> bool:
     return await count(database) == number
 
 
+@pytest.mark.usefixtures("hot_path")
 async def test_bad_messages_become_dead_rows_and_their_neighbours_are_stored(
     database: Database, amqp_url: str, namespace: Namespace, eventually: Eventually
 ) -> None:
@@ -145,7 +146,10 @@ async def test_bad_messages_become_dead_rows_and_their_neighbours_are_stored(
         event(namespace, "b4", type_="order_placed", app_id="a\x00b"),
         event(namespace, "b5", headers={"deep": [[[b"\x00"]]]}, content_type="text/plain"),
     ]
-    async with running(database, amqp_url, namespace) as stage, publishing(amqp_url, namespace) as publisher:
+    async with (
+        running(database, amqp_url, namespace) as stage,
+        publishing(amqp_url, namespace, path="lean") as publisher,  # the other one cannot send such an id
+    ):
         await publisher.publish([event(namespace, "g1"), *bad, event(namespace, "g2")])
         await eventually(lambda: has_rows(database, 7))
         await eventually(lambda: stage.deliveries.unacknowledged == 0)
@@ -207,6 +211,7 @@ async def test_an_unknown_type_is_parked_without_a_saga(
         assert await rows(database, "state, reason, ref, expires_at > now()") == [(1, "no_definition", None, True)]
 
 
+@pytest.mark.usefixtures("hot_path")
 async def test_what_the_broker_gave_up_is_stored_as_a_suspect(
     database: Database, amqp_url: str, namespace: Namespace, eventually: Eventually
 ) -> None:
@@ -270,6 +275,7 @@ async def test_while_the_database_is_away_deliveries_wait_in_hand_and_none_is_re
         assert await rows(database) == [(f"m{n}",) for n in range(200)]
 
 
+@pytest.mark.usefixtures("hot_path")
 async def test_after_the_time_limit_deliveries_go_back_to_the_queue_and_come_again(
     database_url: str, database: Database, amqp_url: str, namespace: Namespace, eventually: Eventually
 ) -> None:

@@ -129,6 +129,7 @@ async def run_sql(database: Database, statement: str) -> None:
         await connection.raw.execute(statement)
 
 
+@pytest.mark.usefixtures("hot_path")
 async def test_committed_rows_are_published_and_deleted(
     database: Database, amqp_url: str, namespace: Namespace, eventually: Eventually
 ) -> None:
@@ -142,6 +143,7 @@ async def test_committed_rows_are_published_and_deleted(
         assert sorted(await received(amqp_url, queue)) == sorted((row.message_id, row.body) for row in rows)
 
 
+@pytest.mark.usefixtures("hot_path")
 async def test_messages_of_one_saga_reach_one_destination_in_order(
     database: Database, amqp_url: str, namespace: Namespace, eventually: Eventually
 ) -> None:
@@ -159,6 +161,7 @@ async def test_messages_of_one_saga_reach_one_destination_in_order(
         ]
 
 
+@pytest.mark.usefixtures("hot_path")
 async def test_an_unroutable_command_stays_holds_back_only_its_lane_and_goes_out_when_a_queue_is_bound(
     database: Database, amqp_url: str, namespace: Namespace, eventually: Eventually
 ) -> None:
@@ -326,6 +329,7 @@ async def test_a_resend_while_the_first_copy_is_still_here_is_that_copy(
         assert await ids(amqp_url, queue) == [command_id(ref, 1)]
 
 
+@pytest.mark.usefixtures("hot_path")
 async def test_while_the_broker_is_away_rows_wait_and_then_go_out_once_each(
     database: Database, amqp_url: str, namespace: Namespace, eventually: Eventually
 ) -> None:

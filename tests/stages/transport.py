@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aio_pika
+import aiormq
+import pytest
 from aio_pika.abc import AbstractChannel
+from yarl import URL
 
 from saga_worker.broker import (
+    AmqpPath,
     BrokerConnection,
     Confirmed,
     Deliveries,
@@ -18,15 +23,28 @@ from saga_worker.broker import (
     Publisher,
     Topology,
 )
+from saga_worker.broker.amqp_path import Setting
+
+PATH: Setting = "lean"  # of the AMQP frames; the fixture `hot_path` of a test module tries the other one, too
+
+
+def _amqp_path(path: AmqpPath | Setting | None) -> AmqpPath:
+    return path if isinstance(path, AmqpPath) else AmqpPath(path or PATH)
 
 
 @asynccontextmanager
 async def publishing(
-    url: str, namespace: str, *, window: int = 1000, confirm_seconds: float = 10.0
+    url: str,
+    namespace: str,
+    *,
+    path: AmqpPath | Setting | None = None,
+    window: int = 1000,
+    confirm_seconds: float = 10.0,
 ) -> AsyncIterator[Publisher]:
     publisher = Publisher(
-        BrokerConnection(url, "publish"), Topology(str(namespace)), window=window, confirm_seconds=confirm_seconds
-    )
+        BrokerConnection(url, "publish", _amqp_path(path)), Topology(str(namespace)), window=window,
+        confirm_seconds=confirm_seconds,
+    )  # fmt: skip
     await publisher.start()
     try:
         yield publisher
@@ -36,12 +54,12 @@ async def publishing(
 
 @asynccontextmanager
 async def consuming(
-    url: str, namespace: str, *, types: Sequence[str] = ("order_placed",), prefetch: int = 1000,
-    byte_budget: int = 64 * 1024 * 1024, watchdog_seconds: float = 15.0,
+    url: str, namespace: str, *, path: AmqpPath | Setting | None = None, types: Sequence[str] = ("order_placed",),
+    prefetch: int = 1000, byte_budget: int = 64 * 1024 * 1024, watchdog_seconds: float = 15.0,
 ) -> AsyncIterator[Deliveries]:  # fmt: skip
     deliveries = Deliveries(
-        BrokerConnection(url, "consume"), Topology(str(namespace)), prefetch=prefetch, byte_budget=byte_budget,
-        watchdog_seconds=watchdog_seconds,
+        BrokerConnection(url, "consume", _amqp_path(path)), Topology(str(namespace)), prefetch=prefetch,
+        byte_budget=byte_budget, watchdog_seconds=watchdog_seconds,
     )  # fmt: skip
     await deliveries.bind_types(types)
     await deliveries.start()
@@ -56,6 +74,18 @@ async def bare_channel(url: str) -> AsyncIterator[AbstractChannel]:
     """A client that is not ours."""
     async with await aio_pika.connect(url) as connection:
         yield await connection.channel(on_return_raises=True)
+
+
+def take_no_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a release of the client library would be that opens its sockets itself."""
+    construct = aiormq.connection.Connection.__init__
+
+    def constructed(
+        self: aiormq.Connection, url: URL | str, *, transport_factory: object = None, **others: Any
+    ) -> None:
+        construct(self, url, **others)
+
+    monkeypatch.setattr(aiormq.connection.Connection, "__init__", constructed)
 
 
 def event(
