@@ -2,14 +2,17 @@
 
     ./dev bench all --pairs 5 --json > results.jsonl
     ./dev bench report results.jsonl
+    ./dev bench report results.jsonl --into docs/performance.md --into docs/scale.md
 
 Takes the lines of one or more runs (of a benchmark that occurs twice, the last counts); invents nothing: a benchmark
-that is not in there has no table.
+that is not in there has no table. `--into` replaces what stands between `<!-- measured: NAME -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,24 +23,41 @@ from benchmarks.harness.verdicts import TARGETS
 
 Document = dict[str, Any]
 CPU = ("worker", "postgresql", "rabbitmq", "harness")
+_PLACE = re.compile(r"(<!-- measured: (\w+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 
 
-def main(paths: Sequence[str]) -> None:
-    lines = [json.loads(line) for path in paths for line in Path(path).read_text().splitlines() if line.strip()]
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="+", type=Path, help="the output of benchmarks, run with --json")
+    parser.add_argument("--into", action="append", default=[], type=Path, metavar="PAGE", help="write the tables there")
+    given = parser.parse_args()
+    lines = [json.loads(line) for path in given.results for line in path.read_text().splitlines() if line.strip()]
     found = {line["benchmark"]: line for line in lines if "benchmark" in line}
     if not found:
         sys.exit("There is no result in there; run a benchmark with --json and give its output.")
-    print("\n\n".join(sections(found)))
+    made = sections(found)
+    for page in given.into:
+        page.write_text(filled(page.read_text(), made))
+    if not given.into:
+        print("\n\n".join(f"## {name}\n\n{text}" for name, text in made.items()))
 
 
-def sections(found: dict[str, Document]) -> list[str]:
-    """Headings with their tables, in the order of the page."""
-    makers = {"pipeline": pipeline, "latency": latency, "scale": scale, "growth": growth}
-    parts = [f"## Machine\n\n{machine(next(iter(found.values()))['machine'])}", f"## Targets\n\n{targets(found)}"]
-    parts += [f"## {name.capitalize()}\n\n{make(found[name])}" for name, make in makers.items() if name in found]
+def filled(page: str, made: dict[str, str]) -> str:
+    """The page with every table that there is a result for; the other places stay as they are."""
+    return _PLACE.sub(lambda place: place[1] + made[place[2]] + place[3] if place[2] in made else place[0], page)
+
+
+def sections(found: dict[str, Document]) -> dict[str, str]:
+    """Tables by name, in the order of the page."""
+    makers = {
+        "pipeline": pipeline, "latency": latency, "scale": scale, "growth": growth, "activities": activities,
+        "compensation": compensation, "against_handwritten": against_handwritten, "real_log": real_log,
+    }  # fmt: skip
+    made = {"machine": machine(next(iter(found.values()))["machine"]), "targets": targets(found)}
+    made |= {name: make(found[name]) for name, make in makers.items() if name in found and "skipped" not in found[name]}
     if "pipeline" in found and "growth" in found:
-        parts.append(f"## What a million sagas cost\n\n{million(found['pipeline'], found['growth'])}")
-    return parts
+        made["million"] = million(found["pipeline"], found["growth"])
+    return made
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
@@ -141,14 +161,10 @@ def latency(document: Document) -> str:
 
 
 def scale(document: Document) -> str:
-    rounds = document["pairs"]
-    runs = {count: [each[count] for each in rounds] for count in rounds[0]}
-    rows = [
-        (count, *_medians(documents, "events_per_second", "commits_per_1000_events", "wal_bytes_per_event"))
-        for count, documents in runs.items()
-    ]
-    head = ("worker processes", "events/s", "commits per 1,000 events", "WAL bytes per event")
-    return table(head, rows) + "\n\n" + cpu_table({f"{count} workers": documents for count, documents in runs.items()})
+    names = {count: _processes(count) for count in document["pairs"][0]}
+    return _contenders(
+        [{shown: each[count] for count, shown in names.items()} for each in document["pairs"]], tuple(names.values())
+    )
 
 
 def growth(document: Document) -> str:
@@ -171,22 +187,67 @@ def growth(document: Document) -> str:
     )
 
 
-def million(pipeline: Document, growth: Document) -> str:
-    """Sagas of four events."""
-    product = [pair["product"] for pair in pipeline["pairs"]]
-    cpu = _cpu(product)
-    ours = sum(cpu[name] for name in ("worker", "postgresql", "rabbitmq"))
-    (wal,) = _medians(product, "wal_bytes_per_event")
-    disk = sum(growth["history"]["bytes_per_saga"].values())
-    return table(
-        ("per million sagas of 4 events", "value"),
-        [
-            ("CPU core-seconds: worker, PostgreSQL, RabbitMQ", 4 * ours),
-            ("WAL, GB", 4 * wal / 1000),
-            ("disk while retention keeps them, GB", disk / 1000),
-        ],
+def activities(document: Document) -> str:
+    product = [pair["product"] for pair in document["pairs"]]
+    head = ("sagas/s", "events/s of unbatched pgbench", "inputs/s", "commits per 1,000 inputs")
+    row = (document["sagas_per_second"], document["unbatched"],
+           *_medians(product, "events_per_second", "commits_per_1000_events"))  # fmt: skip
+    return table(head, [row]) + "\n\n" + cpu_table({"activities": product})
+
+
+def compensation(document: Document) -> str:
+    return _contenders(document["pairs"], ("completed", "compensated"))
+
+
+def against_handwritten(document: Document) -> str:
+    names = {name: f"{name}, {_processes(count)}" for name, count in document["processes"].items()}
+    return _contenders(
+        [{shown: pair[name] for name, shown in names.items()} for pair in document["pairs"]], tuple(names.values())
     )
 
 
+def real_log(document: Document) -> str:
+    outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in document["outcomes"].items())
+    ratio = document.get("against")
+    text = f"{document['events']:,} events; {outcomes}; {document['workers']} worker processes."
+    if ratio:
+        text += f" Now ÷ {ratio['commit']}: {ratio['value']} (target {ratio['target']}, {ratio['verdict']})."
+    return text + "\n\n" + _contenders(document["rounds"], tuple(document["rounds"][0]))
+
+
+def _contenders(pairs: list[Document], names: Sequence[str]) -> str:
+    runs = {name: [pair[name] for pair in pairs] for name in names}
+    counted = ("events_per_second", "commits_per_1000_events", "wal_bytes_per_event")
+    rows = [(name, *_medians(documents, *counted)) for name, documents in runs.items()]
+    head = ("", "events/s", "commits per 1,000 events", "WAL bytes per event")
+    return table(head, rows) + "\n\n" + cpu_table(runs)
+
+
+def _processes(count: int | str) -> str:
+    return f"{count} process" if int(count) == 1 else f"{count} processes"
+
+
+def million(pipeline: Document, growth: Document) -> str:
+    """Sagas of four events, with what each resource costs them."""
+    product = [pair["product"] for pair in pipeline["pairs"]]
+    cpu = _cpu(product)
+    ours = [cpu[name] for name in ("worker", "postgresql", "rabbitmq")]
+    wal, syncs = _medians(product, "wal_bytes_per_event", "wal_syncs_per_1000_events")
+    sizes = growth["history"]["bytes_per_saga"]
+    return table(
+        ("figure", "value"),
+        [
+            ("CPU µs per event: worker, PostgreSQL, RabbitMQ", ", ".join(f"{each:.0f}" for each in ours)),
+            ("WAL bytes per event", wal),
+            ("WAL syncs per 1,000 events", syncs),
+            (f"bytes per finished saga: {', '.join(sizes)}, with indexes",
+             ", ".join(f"{size:,}" for size in sizes.values())),
+            ("core-seconds per million sagas of 4 events", 4 * sum(ours)),
+            ("WAL gigabytes per million sagas", 4 * wal / 1000),
+            ("disk gigabytes per million sagas, while retention keeps them", sum(sizes.values()) / 1000),
+        ],
+    )  # fmt: skip
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
