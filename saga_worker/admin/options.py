@@ -40,6 +40,13 @@ def why_option(command: Decorated) -> Decorated:
     return click.option("--why", help="Why, for the audit.")(command)
 
 
+def wait_option(default: float, help_: str) -> Callable[[Decorated], Decorated]:
+    return click.option(
+        "--wait", "wait_seconds", metavar="SECONDS", type=click.FloatRange(0, 86_400), default=default,
+        show_default=True, help=help_,
+    )  # fmt: skip
+
+
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from saga_worker.admin.options import json_option, load_settings, run_async
+from saga_worker.admin.options import json_option, load_settings, run_async, wait_option
 
 if TYPE_CHECKING:
     from saga_worker.admin.event_file import BrokenLine, Event
@@ -45,10 +45,11 @@ A line of a file: {"id": "…", "type": "…", "source": "…", "time": "…", "
 @click.option(
     "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Append what was published to this file."
 )
+@wait_option(10.0, "Wait so long for the broker.")
 @json_option
 def publish(
     type_: str | None, data: str | None, id_: str | None, source: str, path: Path | None, limit: int | None,
-    ledger: Path | None, as_json: bool,
+    ledger: Path | None, wait_seconds: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Publish one event, or a file of them, and wait until the broker has confirmed.
 
@@ -59,12 +60,20 @@ def publish(
     if path is not None and id_ is not None:
         raise click.UsageError("--id is for one event; the lines of a file have their own.")
     _check_source(source)
+    terms = _Terms(ledger, wait_seconds)
     if path is not None:
-        _publish_file(load_settings("amqp_url"), path, source=source, limit=limit, ledger=ledger, as_json=as_json)
+        _publish_file(load_settings("amqp_url"), path, terms, source=source, limit=limit, as_json=as_json)
     else:
         assert type_ is not None and data is not None
         event = _event(type_, data, id_, source)
-        _publish_one(load_settings("amqp_url"), event, ledger=ledger, as_json=as_json)
+        _publish_one(load_settings("amqp_url"), event, terms, as_json=as_json)
+
+
+class _Terms(NamedTuple):
+    """How events are published, one or many."""
+
+    ledger: Path | None
+    wait_seconds: float
 
 
 def _check_source(source: str) -> None:
@@ -89,10 +98,10 @@ def _event(type_: str, data: str, id_: str | None, source: str) -> Event:
         raise click.UsageError(f"The event {problem}.") from None
 
 
-def _publish_one(settings: Settings, event: Event, *, ledger: Path | None, as_json: bool) -> None:
+def _publish_one(settings: Settings, event: Event, terms: _Terms, *, as_json: bool) -> None:
     from saga_worker.admin.output import print_json
 
-    tally = run_async(_send(settings, iter([event]), ledger))
+    tally = run_async(_send(settings, iter([event]), terms))
     outcome = "ok" if tally.published else "returned" if tally.returned else "unknown" if tally.unknown else "refused"
     if as_json:
         print_json({"id": event.id, "type": event.type, "source": event.source, "outcome": outcome})
@@ -102,7 +111,7 @@ def _publish_one(settings: Settings, event: Event, *, ledger: Path | None, as_js
 
 
 def _publish_file(
-    settings: Settings, path: Path, *, source: str, limit: int | None, ledger: Path | None, as_json: bool
+    settings: Settings, path: Path, terms: _Terms, *, source: str, limit: int | None, as_json: bool
 ) -> None:
     from itertools import islice
 
@@ -113,20 +122,20 @@ def _publish_file(
     broken: list[int] = []
     with progress("publishing", limit) as advance:
         events = _usable(islice(read_events(path, default_source=source), limit), broken)
-        tally = run_async(_send(settings, _counted(events, advance), ledger))
+        tally = run_async(_send(settings, _counted(events, advance), terms))
     summary = tally.figures() | {"broken": len(broken), "seconds": round(time.monotonic() - started, 3)}
     print_summary(summary, as_json=as_json)
     _finish(tally, broken=len(broken))
 
 
-async def _send(settings: Settings, events: Iterator[Event], ledger: Path | None) -> Tally:
+async def _send(settings: Settings, events: Iterator[Event], terms: _Terms) -> Tally:
     from saga_worker.admin.failure import reaching
     from saga_worker.admin.ledger import Ledger
     from saga_worker.admin.sender import send_all
     from saga_worker.settings import describe_url
 
-    with Ledger(ledger) as written, reaching("RabbitMQ", describe_url(settings.amqp_url.get_secret_value())):
-        return await send_all(settings, events, written)
+    with Ledger(terms.ledger) as written, reaching("RabbitMQ", describe_url(settings.amqp_url.get_secret_value())):
+        return await send_all(settings, events, written, wait_seconds=terms.wait_seconds)
 
 
 def _usable(lines: Iterator[Event | BrokenLine], broken: list[int]) -> Iterator[Event]:

@@ -18,6 +18,7 @@ from saga_worker.admin.options import (
     load_settings,
     run_async,
     since_option,
+    wait_option,
     why_option,
 )
 
@@ -36,7 +37,6 @@ OUTBOX_SHOWN = ("message_id", "destination", "type", "owner", "attempts", "next_
 COMMANDS_SHOWN = ("seq", "step", "kind", "fate", "destination", "type", "attempts", "undoes", "undone", "sent_at")
 TIMERS_SHOWN = ("name", "due_at", "epoch")
 JOURNAL_ROWS = 200
-RETRY_SECONDS = 5.0
 RETRIED_AT_ONCE = 100_000
 
 
@@ -217,13 +217,14 @@ Examples:
 @click.argument("names", metavar="[SAGA_ID|DEFINITION/KEY]...", nargs=-1)
 @click.option("--all-attention", is_flag=True, help="Every saga that asks for somebody.")
 @click.option("--yes", is_flag=True, help="Do not ask; needed with --all-attention when nobody can be asked.")
-@click.option("--no-wait", is_flag=True, help="Do not wait until a worker has applied it.")
+@wait_option(5.0, "Wait so long until a worker has applied it; 0: do not wait.")
 @why_option
 @actor_option
 @json_option
 def retry(
-    names: tuple[str, ...], all_attention: bool, yes: bool, no_wait: bool, why: str | None, actor: str, as_json: bool
-) -> None:
+    names: tuple[str, ...], all_attention: bool, yes: bool, wait_seconds: float, why: str | None, actor: str,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Try again whatever put a saga on the attention list: silence, a refused undo, a rejection past the pivot.
 
     A saga behind a dead letter is not helped by it: replay the letter.
@@ -236,12 +237,13 @@ def retry(
         raise click.UsageError("Say --yes to retry every saga that asks for somebody.")
     settings = load_settings("database_url")
     ask = all_attention and not yes
-    run_async(_retry(settings, names, ask=ask, wait=not no_wait, actor=actor, why=why, as_json=as_json))
+    run_async(_retry(settings, names, ask=ask, wait_seconds=wait_seconds, actor=actor, why=why, as_json=as_json))
 
 
 async def _retry(
-    settings: Settings, names: tuple[str, ...], *, ask: bool, wait: bool, actor: str, why: str | None, as_json: bool
-) -> None:
+    settings: Settings, names: tuple[str, ...], *, ask: bool, wait_seconds: float, actor: str, why: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     from saga_worker.admin import retry as retries
     from saga_worker.admin.connect import acting
     from saga_worker.admin.output import progress
@@ -253,9 +255,9 @@ async def _retry(
         with progress("asking", len(targets)) as advance:
             ids = await retries.request(database, targets, actor=actor, why=why, advance=advance)
         alive = await retries.workers_alive(database)
-        seconds = RETRY_SECONDS if wait and alive else 0
-        found = await retries.outcomes(database, ids, wait_seconds=seconds)
-    _report_retry(found, asked=len(ids), alive=alive, waited=bool(seconds), as_json=as_json)
+        waited = wait_seconds if alive else 0
+        found = await retries.outcomes(database, ids, wait_seconds=waited)
+    _report_retry(found, asked=len(ids), alive=alive, waited_seconds=waited, as_json=as_json)
 
 
 async def _named(database: Database, names: tuple[str, ...]) -> list[Target]:
@@ -285,18 +287,18 @@ async def _all_attention(settings: Settings) -> list[Target]:
         ]
 
 
-def _report_retry(found: Counter[str], *, asked: int, alive: int, waited: bool, as_json: bool) -> None:
+def _report_retry(found: Counter[str], *, asked: int, alive: int, waited_seconds: float, as_json: bool) -> None:
     from saga_worker.admin.output import print_summary, say
 
     print_summary({"asked": asked, **{word: found[word] for word in ("applied", "waiting")}, **found}, as_json=as_json)
     if not alive:
         say("No worker runs; the requests are stored and applied when one does.")
-    elif waited and found["waiting"]:
+    elif waited_seconds and found["waiting"]:
         say(
-            f"No worker has applied {found['waiting']} of the requests within {RETRY_SECONDS:g} s, though {alive} of"
+            f"No worker has applied {found['waiting']} of the requests within {waited_seconds:g} s, though {alive} of"
             " them hold their lease: they are busy, lack the definition, or hang. The requests are stored and will be"
             " applied; do not ask again. `saga-worker saga show` says where the saga stands; if it stays so, look at"
             " the workers' logs and restart them."
         )
-    if asked != found["applied"] + found["waiting"] or (waited and found["waiting"]):
+    if asked != found["applied"] + found["waiting"] or (waited_seconds and found["waiting"]):
         raise click.exceptions.Exit(1)

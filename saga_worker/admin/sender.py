@@ -34,7 +34,6 @@ from saga_worker.settings import Settings
 
 GROUP: Final = 500
 TRIES: Final = 4
-CONNECT_SECONDS: Final = 10.0
 BACK_SECONDS: Final = 30.0
 NAMES_KEPT: Final = 5
 
@@ -80,8 +79,8 @@ class Tally:
                 assert_never(outcome)
 
 
-async def send_all(settings: Settings, events: Iterator[Event], ledger: Ledger) -> Tally:
-    """Publish everything; raises `BrokerUnavailable` or `ConfigurationError` when it cannot even begin."""
+async def send_all(settings: Settings, events: Iterator[Event], ledger: Ledger, *, wait_seconds: float) -> Tally:
+    """Publish everything. Raises `ConfigurationError`, or `BrokerUnavailable` after that wait, when it cannot begin."""
     topology = Topology(settings.namespace, settings.partitions)
     keys = await Keys.load(settings)
     path = AmqpPath(settings.amqp_path, namespace=settings.namespace)
@@ -89,7 +88,7 @@ async def send_all(settings: Settings, events: Iterator[Event], ledger: Ledger) 
     tally = Tally()
     await publisher.start()
     try:
-        await publisher.ready(CONNECT_SECONDS)
+        await publisher.ready(wait_seconds)
         under_way: asyncio.Task[None] | None = None
         while group := list(islice(events, GROUP)):
             await asyncio.to_thread(ledger.write, [(event, "intent") for event in group])

@@ -110,17 +110,14 @@ def test_retry_waits_until_a_worker_has_applied_it(
     worker = threading.Thread(target=_settle_operator_row, args=(database, state, reason))
     worker.start()
 
-    ran = run("saga", "retry", "checkout/4712", "--json")
+    ran = run("saga", "retry", "checkout/4712", "--wait", "60", "--json")
 
     worker.join()
     assert ran.code == code
     assert ran.documents == [{"asked": 1, "applied": 0, "waiting": 0, **({reason: 1} if reason else {"applied": 1})}]
 
 
-def test_a_retry_that_no_worker_applies_says_so_and_what_to_do(
-    run: Run, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("saga_worker.admin.saga_commands.RETRY_SECONDS", 0.2)
+def test_a_retry_that_no_worker_applies_says_so_and_what_to_do(run: Run, database: str) -> None:
     on(database, _sagas)
     execute(
         database,
@@ -128,7 +125,7 @@ def test_a_retry_that_no_worker_applies_says_so_and_what_to_do(
         " VALUES (now() + interval '1 hour', '{}', 'h', 1)",
     )
 
-    ran = run("saga", "retry", "checkout/4712")
+    ran = run("saga", "retry", "checkout/4712", "--wait", "0.2")
 
     assert ran.code == 1
     assert "No worker has applied 1 of the requests" in ran.err
