@@ -56,8 +56,11 @@ class BrokerConnection:
     Connections of one process share their `amqp_path`; a connection without one makes a self-test of its own.
     """
 
-    def __init__(self, url: str, name: str, amqp_path: AmqpPath | None = None) -> None:
-        self._url = _checked(url).update_query(heartbeat=str(HEARTBEAT_SECONDS), name=f"saga_worker {name}")
+    def __init__(
+        self, url: str, name: str, amqp_path: AmqpPath | None = None, *, heartbeat_seconds: int = HEARTBEAT_SECONDS
+    ) -> None:
+        """A broker that says nothing for three times `heartbeat_seconds` + 1 is given up."""
+        self._url = _checked(url).update_query(heartbeat=str(heartbeat_seconds), name=f"saga_worker {name}")
         self.name = name
         self._amqp_path = amqp_path or AmqpPath()
         self._on_up: Callable[[Session], Awaitable[None]] | None = None

@@ -32,7 +32,7 @@ class Verdict(Enum):
     CUT = "cut"
 
 
-Hook = Callable[["Connection", Direction, bytes], Verdict]
+Hook = Callable[["Connection", Direction, bytes], Verdict | bytes]  # bytes: pass these on in place of the packet
 
 
 class Connection:
@@ -54,7 +54,8 @@ class FaultProxy:
     """A TCP proxy in the running event loop, as an async context manager or by `start` and `close`.
 
     Faults hold for existing and new connections until `heal`: `delay`, `stall` (a partition that heals), `blackhole`,
-    `refuse`. `reset` cuts what is connected now. `hook` sees every packet and may drop it or cut the connection.
+    `refuse`. `reset` cuts what is connected now. `hook` sees every packet and may change or drop it, or cut the
+    connection.
     """
 
     def __init__(self, host: str, port: int, *, hook: Hook | None = None) -> None:
@@ -228,8 +229,8 @@ class FaultProxy:
         if verdict is Verdict.CUT:
             connection.reset()
             return False
-        if verdict is Verdict.PASS and direction not in self._black:
-            writer.write(packet)
+        if verdict is not Verdict.DROP and direction not in self._black:
+            writer.write(verdict if isinstance(verdict, bytes) else packet)
             await writer.drain()
         return True
 

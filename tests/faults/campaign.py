@@ -191,6 +191,23 @@ class Campaign:
         self.processes.signal(name, signal.SIGKILL)
         await self.until_killed(name)
 
+    async def keep_running(self, name: str, condition: Callable[[], Awaitable[object]], *, most_deaths: int) -> None:
+        """Start the worker again whenever it is killed, as a supervisor does, until the condition holds."""
+        deaths = 0
+
+        async def holds() -> object:
+            nonlocal deaths
+            if self.processes.code(name) is not None:
+                await self.until_killed(name)
+                deaths += 1
+                if deaths > most_deaths:
+                    raise RuntimeError(f"{name} was killed {deaths} times.")
+                await self.start_worker(name, ready=False)
+            return await condition()
+
+        await self.start_worker(name, ready=False)
+        await self.until(holds)
+
     async def stop(self, *names: str, deadline: float = DEADLINE) -> None:
         """SIGTERM; each has to end with 0."""
         for name in names:

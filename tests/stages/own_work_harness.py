@@ -5,7 +5,7 @@ The functions of the activities are the tests' own: each call waits for the test
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,9 +15,10 @@ from pydantic_core import to_json
 
 from saga_worker import ActivityContext, ActivityFailed, Compensate, Event, Retry, Saga, Undo, Verdict, inbox, workers
 from saga_worker.activities import Activities
+from saga_worker.activity_rows import Ended
 from saga_worker.inbox import NewRow
 from saga_worker.inbox_pool import InboxPool, PoolSettings
-from saga_worker.orchestrator import Advanced, Orchestrator, Plan
+from saga_worker.orchestrator import Advanced, Orchestrator, Plan, TakenIn
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.routing import ref_of
@@ -73,7 +74,7 @@ class World:
 
 
 def trip_saga(
-    world: World, *, retry: Retry | None = None, timeout: float = 5.0, undo: Undo = Undo.HYBRID,
+    world: World, *, retry: Retry | None = None, timeout: float = 60.0, undo: Undo = Undo.HYBRID,
     concurrency: int | None = None, handles_failure: bool = False,
 ) -> Saga[Trip]:  # fmt: skip
     """A fare is asked, a seat is taken (and given back), then the ticket is printed."""
@@ -87,7 +88,7 @@ def trip_saga(
     def dropped(trip: Trip, event: TripDropped) -> Verdict:
         return Compensate("dropped")
 
-    @saga.activity(timeout=timedelta(seconds=5), retry=Retry.fixed(3, timedelta(0)), undo=Undo.NONE)
+    @saga.activity(timeout=timedelta(minutes=1), retry=Retry.fixed(3, timedelta(0)), undo=Undo.NONE)
     async def fare(trip: Trip, ctx: ActivityContext) -> Fare:
         await world.call("fare", ctx)
         return Fare(cents=100 + len(trip.trip))
@@ -117,7 +118,7 @@ def trip_saga(
         async def free(trip: Trip, ctx: ActivityContext) -> None:
             await world.call("free", ctx)
 
-    @saga.activity(timeout=timedelta(seconds=5), undo=Undo.NONE)
+    @saga.activity(timeout=timedelta(minutes=1), undo=Undo.NONE)
     async def ticket(trip: Trip, ctx: ActivityContext) -> Fare:
         await world.call("ticket", ctx)
         return Fare(cents=trip.cents)
@@ -160,7 +161,7 @@ class Stages:
         async with self.database.autocommit() as connection:
             return [dict(record) for record in await connection.raw.fetch(text, *args)]
 
-    async def until(self, text: str, *args: object, seconds: float = 15.0) -> list[dict[str, object]]:
+    async def until(self, text: str, *args: object, seconds: float = 30.0) -> list[dict[str, object]]:
         """The rows of a query as soon as it has some."""
         try:
             found: list[dict[str, object]] = await eventually(lambda: self.query(text, *args), deadline=seconds)
@@ -184,9 +185,10 @@ class Stages:
 
 @asynccontextmanager
 async def stages(
-    database_url: str, saga: Saga[Trip], *, fast: bool = True, concurrency: int = 100, runs: bool = True
-) -> AsyncIterator[Stages]:
-    """With `runs=False` the runner takes nothing: activities stay ready."""
+    database_url: str, saga: Saga[Trip], *, fast: bool = True, concurrency: int = 100, runs: bool = True,
+    on_results: Callable[[Sequence[Ended]], None] = lambda group: None,
+) -> AsyncIterator[Stages]:  # fmt: skip
+    """With `runs=False` the runner takes nothing: activities stay ready. `on_results` sees groups of the fast path."""
     async with Database(database_url, max_size=8) as database:
         registry = Registry([saga])
         async with database.transaction() as connection:
@@ -198,6 +200,10 @@ async def stages(
         def own_work(advanced: Advanced) -> None:
             activities.hand_over(advanced.activities, advanced.slots)
 
+        async def take_results(group: Sequence[Ended]) -> TakenIn:
+            on_results(group)
+            return await orchestrator.take_results(group)
+
         pool = InboxPool(
             database, orchestrator, PoolSettings(poll_seconds=0.2), definitions=registry.names(),
             worker_id=lambda: made.worker_id, hand_over=lambda rows, held_back: None, reread=lambda: None,
@@ -206,7 +212,7 @@ async def stages(
         activities = Activities(
             database, registry, worker_id=lambda: made.worker_id, concurrency=concurrency, poll_seconds=0.2,
             on_stored=pool.wake, on_taken_in=pool.follow_up,
-            take_results=orchestrator.take_results if fast else None,
+            take_results=take_results if fast else None,
         )  # fmt: skip
         lost = LostActivities(database, pool, activities, registry)
         leases = ExpiredLeases(database, pool)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
 from datetime import timedelta
 
 import pytest
 
 from saga_worker import ActivityContext, Retry, TerminalError, Undo, activity_rows, workers
 from saga_worker.activity_rows import Attempt, Ended
-from saga_worker.inbox import NewRow
 from saga_worker.saga.routing import command_id, ref_of
-from saga_worker.sql.connection import Connection
+from saga_worker.testing import eventually
 from tests.stages.own_work_harness import Stages, TripAsked, TripDropped, World, event, stages, trip_saga
 
 ASKED = event(TripAsked(trip="t"), "t", "1")
@@ -192,7 +191,8 @@ async def test_a_cancelled_saga_waits_for_the_running_attempt_before_it_takes_ba
 
         await s.store(DROPPED)
         await s.until("SELECT 1 FROM saga_worker.v_activity WHERE undoes = 2 AND state = 'ready'")
-        await asyncio.sleep(0.3)  # several claims
+        async with s.database.transaction() as connection:
+            assert await activity_rows.claim(connection, s.worker_id, ["trip/1"], 10) == []
         assert "free" not in world.names()
 
         call.opened.set()
@@ -335,22 +335,26 @@ async def test_two_claims_never_get_the_same_activity(database_url: str) -> None
 
 async def test_no_more_run_at_a_time_than_the_settings_and_the_step_say(database_url: str) -> None:
     world = World()
-    running: dict[str, int] = {"fare": 0, "seat": 0}
-    most = dict(running)
+    gates = {"fare": Gate(), "seat": Gate()}
+    running: Counter[str] = Counter()
+    most: Counter[str] = Counter()
 
-    async def count(step: str, ctx: ActivityContext) -> str:
+    async def counted(step: str, ctx: ActivityContext) -> str:
         running[step] += 1
         most[step] = max(most[step], running[step])
-        await asyncio.sleep(0.01)
+        answer = await gates[step](step, ctx)
         running[step] -= 1
-        return "1A"
+        return answer
 
-    world.ends |= {"fare": count, "seat": count}
+    world.ends |= {"fare": counted, "seat": counted}
     async with stages(database_url, trip_saga(world, concurrency=2), concurrency=5) as s:
         await s.store(*(event(TripAsked(trip=f"k{n}"), f"k{n}", f"m{n}") for n in range(40)))
-        await s.until("SELECT 1 FROM saga_worker.v_saga WHERE status = 'completed' HAVING count(*) = 40", seconds=30)
-    assert most["seat"] == 2
-    assert 3 <= most["fare"] <= 5
+        await eventually(lambda: running["fare"] == 5)
+        gates["fare"].opened.set()
+        await eventually(lambda: running["seat"] == 2)
+        gates["seat"].opened.set()
+        await s.until("SELECT 1 FROM saga_worker.v_saga WHERE status = 'completed' HAVING count(*) = 40")
+    assert most == {"fare": 5, "seat": 2}
 
 
 async def test_a_saga_goes_on_in_its_slot_while_others_wait_for_one(database_url: str) -> None:
@@ -366,26 +370,15 @@ async def test_a_saga_goes_on_in_its_slot_while_others_wait_for_one(database_url
     assert world.names() == ["fare", "seat", "ticket"] * 3
 
 
-async def test_results_that_come_together_are_committed_together(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_results_that_come_together_are_committed_together(database_url: str) -> None:
     groups: list[int] = []
-    settle = activity_rows.settle
-
-    async def counted(connection: Connection, ended: Sequence[Ended]) -> list[NewRow]:
-        groups.append(len(ended))
-        return await settle(connection, ended)
-
-    monkeypatch.setattr(activity_rows, "settle", counted)
     world = World()
     gate = Gate()
     world.ends["fare"] = gate
-    async with stages(database_url, trip_saga(world)) as s:
+    async with stages(database_url, trip_saga(world), on_results=lambda group: groups.append(len(group))) as s:
         await s.store(*(event(TripAsked(trip=f"k{n}"), f"k{n}", f"m{n}") for n in range(50)))
         await s.until("SELECT 1 FROM saga_worker.v_activity WHERE state = 'running' HAVING count(*) = 50")
-        async with asyncio.timeout(10):
-            while len(world.calls) < 50:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await eventually(lambda: len(world.calls) == 50)
         gate.opened.set()
         await s.until("SELECT 1 FROM saga_worker.v_saga WHERE status = 'completed' HAVING count(*) = 50")
     assert sum(groups) == 150
@@ -413,16 +406,14 @@ async def test_a_worker_that_ends_gives_back_what_still_runs(database_url: str) 
 
 async def test_a_worker_that_ends_waits_for_what_is_nearly_done(database_url: str) -> None:
     world = World()
-
-    async def soon(step: str, ctx: ActivityContext) -> str:
-        await asyncio.sleep(0.2)
-        return "2B"
-
-    world.ends["seat"] = soon
+    gate = Gate("2B")
+    world.ends["seat"] = gate
     async with stages(database_url, trip_saga(world)) as s:
         await s.store(ASKED)
-        await s.until(RUNNING_SEAT)
-        await s.activities.stop(10)
+        await gate.entered.wait()
+        stopping = asyncio.create_task(s.activities.stop(60))
+        asyncio.get_running_loop().call_soon(gate.opened.set)  # behind the first step of the stop
+        await stopping
         rows = await s.query("SELECT step FROM saga_worker.v_activity WHERE state = 'ready'")
         assert [row["step"] for row in rows] == ["ticket"]
 

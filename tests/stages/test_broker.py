@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from aio_pika import Message
@@ -24,14 +26,12 @@ from saga_worker.broker import (
     Topology,
     Unknown,
     Unroutable,
-    connection,
-    fields,
-    tap,
 )
 from saga_worker.envelope import Source
 from saga_worker.saga.errors import ConfigurationError
+from saga_worker.testing import eventually
 from saga_worker.testing.namespaces import Namespace
-from saga_worker.testing.proxy import Direction, FaultProxy
+from saga_worker.testing.proxy import Connection, Direction, FaultProxy
 from saga_worker.trial.local_rabbitmq import LocalRabbitmq
 from tests.stages.transport import bare_channel, consuming, event, publish_all, publishing, take
 
@@ -179,14 +179,19 @@ async def test_a_message_that_closes_the_channel_is_found_and_its_neighbours_are
 
 
 async def test_a_message_that_closes_the_connection_is_found_and_its_neighbours_are_sent(
-    amqp_url: str, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+    amqp_url: str, namespace: Namespace
 ) -> None:
-    # No property that passes our own check closes the whole connection, so that lets one through.
-    monkeypatch.setattr(fields, "MAX_HEADER_BYTES", 1_000_000)
-    guilty = event(namespace, "guilty", headers={"longer": "x" * 200_000, "than": "a frame"})
+    # No property that passes our own check closes the whole connection, so one frame is spoilt on its way.
+    def spoil(connection: Connection, direction: Direction, packet: bytes) -> bytes:
+        return packet.replace(b"guilty\xce", b"guilty\0")  # the octet that ends a frame
+
     good = [event(namespace, f"m{n}") for n in range(100)]
-    async with consuming(amqp_url, namespace) as deliveries, publishing(amqp_url, namespace) as publisher:
-        outcomes = await publisher.publish([*good[:50], guilty, *good[50:]])
+    async with (
+        FaultProxy.before(amqp_url, hook=spoil) as proxy,
+        consuming(amqp_url, namespace) as deliveries,
+        publishing(proxy.rewrite(amqp_url), namespace) as publisher,
+    ):
+        outcomes = await publisher.publish([*good[:50], event(namespace, "guilty", body=b"guilty"), *good[50:]])
         taken = {d.properties.message_id for d in await take(deliveries, 100)}
 
     assert isinstance(outcomes[50], Invalid)
@@ -202,10 +207,10 @@ async def test_thousands_of_messages_survive_a_connection_that_is_cut_all_the_ti
     async with FaultProxy.before(amqp_url) as proxy:
         url = proxy.rewrite(amqp_url)
         async with consuming(url, namespace) as deliveries, publishing(url, namespace) as publisher:
-            cutting = asyncio.create_task(cut_again_and_again(proxy, times=10))
-            sending = asyncio.create_task(publish_all(publisher, messages))
             seen: set[str | None] = set()
-            async with asyncio.timeout(60):
+            cutting = asyncio.create_task(cut_again_and_again(proxy, seen, every=len(messages) // 25))
+            sending = asyncio.create_task(publish_all(publisher, messages))
+            async with asyncio.timeout(120):
                 while len(seen) < len(messages):
                     seen |= {d.properties.message_id for d in await take(deliveries, 1)}
                 await sending
@@ -215,10 +220,15 @@ async def test_thousands_of_messages_survive_a_connection_that_is_cut_all_the_ti
     assert seen == {m.properties.message_id for m in messages}
 
 
-async def cut_again_and_again(proxy: FaultProxy, *, times: int) -> int:
+async def cut_again_and_again(proxy: FaultProxy, seen: set[str | None], *, every: int) -> int:
+    """Ten times, each when so many messages more have arrived; how often there was something to cut."""
     cuts = 0
-    while cuts < times:
-        await asyncio.sleep(0.15)
+
+    def may_cut() -> bool:
+        return len(seen) >= every * cuts and bool(proxy.connections)
+
+    while cuts < 10:
+        await eventually(may_cut)
         cuts += proxy.reset() > 0
     return cuts
 
@@ -492,15 +502,17 @@ async def test_after_a_broker_that_was_away_for_long_everything_goes_on(
 @pytest.mark.slow
 @pytest.mark.parametrize("hot_path", ["lean"], indirect=True)
 async def test_heartbeats_reach_the_library_though_the_tap_takes_every_delivery(
-    amqp_url: str, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+    amqp_url: str, namespace: Namespace
 ) -> None:
-    monkeypatch.setattr(connection, "HEARTBEAT_SECONDS", 1)  # the library gives up after 3 * (1 + 1) s of silence
-    monkeypatch.setattr(tap, "_KEEP_ALIVE_SECONDS", 0.3)
-    async with publishing(amqp_url, namespace) as publisher, consuming(amqp_url, namespace) as deliveries:
-        for n in range(40):
-            await publisher.publish([event(namespace, f"m{n}")])
+    """The library gives up after 3 * (1 + 1) s of silence, and a broker that delivers sends no heartbeat."""
+    async with (
+        publishing(amqp_url, namespace) as publisher,
+        consuming(amqp_url, namespace, heartbeat_seconds=1) as deliveries,
+    ):
+        began = time.monotonic()
+        while time.monotonic() - began < 8:
+            await publisher.publish([event(namespace, str(uuid4()))])
             await take(deliveries, 1)
-            await asyncio.sleep(0.2)
 
         assert deliveries.connects == 1
 
@@ -546,11 +558,13 @@ async def test_while_an_alarm_blocks_publishing_publishes_are_unknown_and_consum
 @pytest.mark.rabbitmq_server
 @pytest.mark.slow
 async def test_a_broker_that_freezes_is_given_up_and_found_again_when_it_thaws(
-    private_rabbitmq: LocalRabbitmq, namespace: Namespace, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+    private_rabbitmq: LocalRabbitmq, namespace: Namespace, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(connection, "HEARTBEAT_SECONDS", 1)  # given up after 3 * (1 + 1) s
     url = private_rabbitmq.url
-    async with consuming(url, namespace) as deliveries, publishing(url, namespace) as publisher:
+    async with (
+        consuming(url, namespace, heartbeat_seconds=1) as deliveries,
+        publishing(url, namespace, heartbeat_seconds=1) as publisher,
+    ):
         private_rabbitmq.pause()
         try:
             await eventually(lambda: not deliveries.is_up and not publisher.is_up)

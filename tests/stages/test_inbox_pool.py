@@ -198,12 +198,11 @@ async def test_a_suspect_waits_until_no_other_code_of_an_author_can_kill_the_pro
         await others_run.wait()
         alone = asyncio.create_task(h.orchestrator.advance([ref_of("account", "b")], announce=suspect, alone=True))
         late = asyncio.create_task(h.orchestrator.take_in([row(Opened(account="c"), "c", message_id="3")]))
-        async with h.database.autocommit() as connection:  # time enough for both, were they not kept waiting
-            await connection.raw.execute("SELECT pg_sleep(0.2)")
-        assert not suspect_runs.is_set()
-        assert not late.done()
+        running = asyncio.create_task(suspect_runs.wait())
+        too_early, _ = await asyncio.wait({late, running}, timeout=0.3, return_when=asyncio.FIRST_COMPLETED)
+        assert not too_early
 
         let_others_go.set()
-        await asyncio.gather(batch, alone, late)
+        await asyncio.gather(batch, alone, late, running)
 
         assert await h.states() == ["done"] * 3

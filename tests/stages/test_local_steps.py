@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -29,6 +29,7 @@ from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql.connection import Database
 from saga_worker.sql.sessions import Sessions
 from saga_worker.sweepers import DueTimers
+from saga_worker.testing import eventually
 
 ACCOUNTS = """
 CREATE TABLE account (id text PRIMARY KEY, cents bigint NOT NULL CHECK (cents >= 0), closed boolean NOT NULL);
@@ -42,6 +43,7 @@ class Stages:
         self.pool = pool
         self.orchestrator = orchestrator
         self.name = name
+        self.advanced: list[Advanced] = []
 
     async def store(self, message: Event, key: str, message_id: str, *, role: Role = Role.EVENT) -> None:
         row = NewRow(
@@ -70,12 +72,11 @@ class Stages:
 
     async def until(self, sql: str, *args: object) -> list[dict[str, Any]]:
         """The rows of a query as soon as it has some."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(15):
-                while not (found := await self.query(sql, *args)):  # noqa: ASYNC110  # what it waits for is in the database
-                    await asyncio.sleep(0.01)
-                return found
-        raise AssertionError(f"no row of {sql}; {await self.query('TABLE saga_worker.v_saga')}")
+        try:
+            found: list[dict[str, Any]] = await eventually(lambda: self.query(sql, *args))
+        except AssertionError as error:
+            raise AssertionError(f"no row of {sql}; {await self.query('TABLE saga_worker.v_saga')}") from error
+        return found
 
     async def until_status(self, status: str, key: str = "t") -> dict[str, Any]:
         return (await self.until("SELECT * FROM saga_worker.v_saga WHERE key = $1 AND status = $2", key, status))[0]
@@ -85,7 +86,8 @@ class Stages:
 
 
 @asynccontextmanager
-async def stages(database_url: str, saga: Saga[Any] = transfer) -> AsyncIterator[Stages]:
+async def stages(database_url: str, saga: Saga[Any] = transfer, *, wakes: bool = True) -> AsyncIterator[Stages]:
+    """With `wakes=False` nobody is told of local steps, as if each process had died after the commit."""
     sessions = Sessions(database_url, "saga_worker", size=4)
     async with Database(database_url, max_size=6) as database:
         registry = Registry([saga])
@@ -97,18 +99,25 @@ async def stages(database_url: str, saga: Saga[Any] = transfer) -> AsyncIterator
             database, Plan(registry, Limits(), "saga", timedelta(days=14)), worker_id=lambda: worker_id,
             replies_are_in=lambda: True, sessions=sessions,
         )  # fmt: skip
+
+        def own_work(done: Advanced) -> None:
+            made.advanced.append(done)
+            if wakes:
+                local_steps.wake(done.local)
+
         pool = InboxPool(
             database, orchestrator, PoolSettings(poll_seconds=0.2), definitions=registry.names(),
             worker_id=lambda: worker_id, hand_over=lambda rows, held_back: None, reread=lambda: None,
-            on_own_work=lambda advanced: local_steps.wake(advanced.local),
+            on_own_work=own_work,
         )  # fmt: skip
         local_steps = LocalSteps(orchestrator, follow_up=pool.follow_up, reread=lambda: None)
         timers = DueTimers(database, pool, interval_seconds=0.05)
+        made = Stages(database, pool, orchestrator, saga.name)
         pool.start()
         local_steps.start()
         timers.start()
         try:
-            yield Stages(database, pool, orchestrator, saga.name)
+            yield made
         finally:
             await timers.stop()
             await local_steps.stop()
@@ -266,12 +275,11 @@ async def test_an_event_that_turns_the_saga_back_wins_against_a_step_in_back_off
 
 async def test_user_locks_do_not_hold_up_other_sagas(database_url: str) -> None:
     """Each local step has its own transaction, so a step that waits for a row waits alone."""
-    waiting = asyncio.Event()
+    waiting, may_end = asyncio.Event(), asyncio.Event()
 
     async def slow(note: Note, session: AsyncSession) -> None:
-        if note.note == "t":
-            waiting.set()
-            await asyncio.sleep(0.5)
+        waiting.set()
+        await may_end.wait()
 
     async with stages(database_url, note_saga(slow, retry=Retry.fixed(9, timedelta(milliseconds=50)))) as s:
         await s.store(Noted(note="t"), "t", "1")
@@ -281,13 +289,15 @@ async def test_user_locks_do_not_hold_up_other_sagas(database_url: str) -> None:
                 "SELECT 1 FROM saga_worker.saga WHERE key = 't' FOR NO KEY UPDATE SKIP LOCKED"
             )
         assert locked == []
+        await s.store(Noted(note="other"), "other", "2")  # nor does any other saga wait
+        await s.until("SELECT 1 FROM saga_worker.v_saga WHERE key = 'other'")
+        may_end.set()
         await s.until_status("completed")
 
 
 async def test_a_process_that_lost_its_wake_finds_a_due_step_by_the_wake_table(database_url: str) -> None:
     ref: UUID = ref_of("account_transfer", "t")
-    async with stages(database_url) as s:
-        s.pool._on_own_work = lambda advanced: None  # as if the process had died after the commit
+    async with stages(database_url, wakes=False) as s:
         await s.store(ordered(), "t", "1")
         await s.until("SELECT 1 FROM saga_worker.v_timer WHERE name = 'local:1'")
         assert (await s.balances())["a"] == 1000
@@ -300,14 +310,6 @@ async def test_a_process_that_lost_its_wake_finds_a_due_step_by_the_wake_table(d
 @pytest.mark.parametrize("size", [20])
 async def test_a_batch_leaves_its_local_steps_to_transactions_of_their_own(database_url: str, size: int) -> None:
     async with stages(database_url) as s:
-        advanced: list[Advanced] = []
-        follow_up = s.pool._on_own_work
-
-        def note(done: Advanced) -> None:
-            advanced.append(done)
-            follow_up(done)
-
-        s.pool._on_own_work = note
         rows = [
             NewRow(
                 consumer=s.name,
@@ -335,7 +337,7 @@ async def test_a_batch_leaves_its_local_steps_to_transactions_of_their_own(datab
         s.pool.follow_up(taken.advanced)
         await s.until(f"SELECT 1 FROM saga_worker.v_saga WHERE status = 'completed' HAVING count(*) = {size}")
         assert await s.balances() == {"a": 1000 - size, "b": size, "closed": 0}
-        local = [done for done in advanced if _has_local(done)]
+        local = [done for done in s.advanced if _has_local(done)]
         assert {len(done.changes) for done in local} == {1}
 
 

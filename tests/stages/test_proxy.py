@@ -10,6 +10,7 @@ import pytest
 
 from saga_worker.testing import Direction, FaultProxy, eventually
 from saga_worker.testing.namespaces import Namespace
+from saga_worker.testing.proxy import Verdict
 
 
 @pytest.fixture
@@ -101,6 +102,17 @@ async def test_a_black_hole_swallows_only_the_direction_it_was_told(echo: FaultP
     writer.write(b"here")
 
     assert await reader.readexactly(4) == b"here"
+    writer.close()
+
+
+async def test_a_hook_changes_what_it_sees(echo: FaultProxy) -> None:
+    echo.hook = lambda connection, direction, packet: (
+        packet.replace(b"h", b"j") if direction is Direction.TO_SERVER else Verdict.PASS
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", echo.port)
+    writer.write(b"hello")
+
+    assert await reader.readexactly(5) == b"jello"
     writer.close()
 
 

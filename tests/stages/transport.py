@@ -40,11 +40,10 @@ async def publishing(
     path: AmqpPath | Setting | None = None,
     window: int = 1000,
     confirm_seconds: float = 10.0,
+    heartbeat_seconds: int = 10,
 ) -> AsyncIterator[Publisher]:
-    publisher = Publisher(
-        BrokerConnection(url, "publish", _amqp_path(path)), Topology(str(namespace)), window=window,
-        confirm_seconds=confirm_seconds,
-    )  # fmt: skip
+    connection = BrokerConnection(url, "publish", _amqp_path(path), heartbeat_seconds=heartbeat_seconds)
+    publisher = Publisher(connection, Topology(str(namespace)), window=window, confirm_seconds=confirm_seconds)
     await publisher.start()
     try:
         yield publisher
@@ -56,10 +55,12 @@ async def publishing(
 async def consuming(
     url: str, namespace: str, *, path: AmqpPath | Setting | None = None, types: Sequence[str] = ("order_placed",),
     prefetch: int = 1000, byte_budget: int = 64 * 1024 * 1024, watchdog_seconds: float = 15.0,
+    heartbeat_seconds: int = 10,
 ) -> AsyncIterator[Deliveries]:  # fmt: skip
+    connection = BrokerConnection(url, "consume", _amqp_path(path), heartbeat_seconds=heartbeat_seconds)
     deliveries = Deliveries(
-        BrokerConnection(url, "consume", _amqp_path(path)), Topology(str(namespace)), prefetch=prefetch,
-        byte_budget=byte_budget, watchdog_seconds=watchdog_seconds,
+        connection, Topology(str(namespace)), prefetch=prefetch, byte_budget=byte_budget,
+        watchdog_seconds=watchdog_seconds,
     )  # fmt: skip
     await deliveries.bind_types(types)
     await deliveries.start()
