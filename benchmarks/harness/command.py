@@ -11,8 +11,8 @@ import asyncio
 import json
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ class Options:
     seconds: int = 3  # of each pgbench run
     repeats: int = 3  # how often a disturbed pair is measured before it is taken as it is
     general: bool = False  # without the fast path
+    settings: Mapping[str, str] = field(default_factory=dict)  # of the workers, as environment variables
     size: float = 1.0  # the part of its rows and messages that `growth` makes
     log: Path | None = None  # of `real_log`
     against: str | None = None  # the older commit that `real_log` runs too
 
     def product_settings(self) -> dict[str, str]:
-        return {"SAGA_WORKER_FAST_PATH": str(not self.general).lower()}
+        """The environment of the product's workers, beside what a deployment needs."""
+        return {"SAGA_WORKER_FAST_PATH": str(not self.general).lower(), **self.settings}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +61,33 @@ def main(description: str, *benchmarks: Measure, expected: Sequence[str] = ()) -
     """Run the benchmarks one after the other. One that raises does not keep the others from running: of the `expected`
     targets those without a figure have failed, and the exit code is 1.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=3, help="interleaved pairs (%(default)s); fewer are quicker")
-    parser.add_argument("--sagas", type=int, help="sagas in each run of the product; fewer are quicker")
-    parser.add_argument("--seconds", type=int, default=3, help="of each pgbench run (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="of a pair on a busy machine (%(default)s)")
-    parser.add_argument("--general", action="store_true", help="store first, apply by the pool: no fast path")
-    parser.add_argument(
-        "--size", type=float, default=1.0, help="part of the million rows of growth; below 1 no verdict"
-    )
-    parser.add_argument("--log", metavar="FILE", type=Path, help="the events of real_log: JSON lines, .gz")
-    parser.add_argument("--against", metavar="COMMIT", help="an older commit that real_log runs too, in the same pairs")
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each benchmark, then the figures")
-    parser.add_argument("--plot", metavar="DIRECTORY", type=Path, help="write SVG charts there")
-    given = parser.parse_args()
+    given = _arguments(description)
+    settings = {f"SAGA_WORKER_{name}": value for name, _, value in (text.partition("=") for text in given.set)}
     options = Options(
-        given.pairs, given.sagas, given.seconds, given.repeats, given.general, given.size, given.log, given.against
+        pairs=given.pairs, sagas=given.sagas, seconds=given.seconds, repeats=given.repeats, general=given.general,
+        settings=settings, size=given.size, log=given.log, against=given.against,
     )  # fmt: skip
     figures, failures = asyncio.run(_run(benchmarks, options, as_json=given.json, charts_in=given.plot))
     figures = {name: Figure(None, TARGETS[name].bound, "fail") for name in expected} | figures
     print(json.dumps({name: figures[name].line() for name in sorted(figures, key=lambda name: int(name[1:]))}))
     sys.exit(1 if failures else 0)
+
+
+def _arguments(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--pairs", type=int, default=3, help="interleaved pairs (%(default)s); fewer are quicker")
+    add("--sagas", type=int, help="sagas in each run of the product; fewer are quicker")
+    add("--seconds", type=int, default=3, help="of each pgbench run (%(default)s)")
+    add("--repeats", type=int, default=3, help="of a pair on a busy machine (%(default)s)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="for the workers, such as BATCH_SIZE=50")
+    add("--general", action="store_true", help="store first, apply by the pool: no fast path")
+    add("--size", type=float, default=1.0, help="part of the million rows of growth; below 1 no verdict")
+    add("--log", metavar="FILE", type=Path, help="the events of real_log: JSON lines, .gz")
+    add("--against", metavar="COMMIT", help="an older commit that real_log runs too, in the same pairs")
+    add("--json", action="store_true", help="a line of JSON for each benchmark, then the figures")
+    add("--plot", metavar="DIRECTORY", type=Path, help="write SVG charts there")
+    return parser.parse_args()
 
 
 async def _run(
