@@ -45,8 +45,9 @@ class Pgbench:
 class Yardstick:
     """pgbench scripts on a database of their own; every run begins with fresh tables and a checkpoint."""
 
-    def __init__(self, servers: Servers, *, sagas: int = 100_000, seconds: int = 3) -> None:
+    def __init__(self, servers: Servers, *, sagas: int = 100_000, seconds: int = 3, scripts: Path = HERE) -> None:
         self.servers = servers
+        self.scripts = scripts
         self.sagas = sagas
         self.seconds = seconds
         self.database = new_name()
@@ -67,13 +68,13 @@ class Yardstick:
         return max(runs, key=lambda run: run.events_per_second)
 
     async def run(self, script: str, *, clients: int, batch: int = 1) -> Pgbench:
-        _call(self.psql, "-q", "-v", "ON_ERROR_STOP=1", "-v", f"n={self.sagas}", "-f", HERE / "schema.sql",
+        _call(self.psql, "-q", "-v", "ON_ERROR_STOP=1", "-v", f"n={self.sagas}", "-f", self.scripts / "schema.sql",
               self.database_url)  # fmt: skip
         roots = {"postgresql": self.servers.postgresql, "harness": [os.getpid()]}
         before, reading = await DatabaseCounters.take(self.servers.admin, self.database), Reading.take(roots)
         said = _call(
             self.pgbench, "-n", "-M", "prepared", "-c", clients, "-j", 1, "-T", self.seconds, "-D", f"n={self.sagas}",
-            "-D", f"b={batch}", "-f", HERE / f"{script}.sql", self.database_url,
+            "-D", f"b={batch}", "-f", self.scripts / f"{script}.sql", self.database_url,
         )  # fmt: skip
         usage = reading.until(Reading.take(roots))
         counted = before.until(await DatabaseCounters.take(self.servers.admin, self.database))
