@@ -217,7 +217,7 @@ class InboxPool:
         except Exception as error:
             if is_transient(error) or isinstance(error, (LeaseLost, UnknownCommit)):
                 raise
-            return None
+            return None  # the saga's first row pays for it, with the error that is logged already
 
     async def _commit(
         self, refs: Sequence[UUID], slot: int, *, from_timers: bool = False, alone: bool = False,

@@ -106,7 +106,7 @@ class Tap(TransportFactory):
         try:
             await self._feed(source, library)
         except OSError:
-            pass
+            pass  # the socket is gone, as the end of the stream says
         except Exception:  # a fault of ours: the connection ends, and the supervisor builds the next one
             log.exception(Event.STAGE_FAILED, extra={Field.STAGE: "broker tap"})
         finally:

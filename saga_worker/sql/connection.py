@@ -186,7 +186,7 @@ async def single_connection(
     finally:
         try:
             await raw.close(timeout=2)
-        except Exception:
+        except Exception:  # each statement has committed by itself: a farewell without answer loses nothing
             raw.terminate()
 
 
@@ -270,7 +270,7 @@ async def _roll_back(raw: asyncpg.Connection) -> None:
     """End the transaction, or the connection if that does not work."""
     try:
         await raw.execute("ROLLBACK")
-    except Exception:
+    except Exception:  # the end of the connection rolls back, too; the error that led here is on its way up
         _cut(raw)
 
 

@@ -247,6 +247,6 @@ def _start_container(container: Any) -> None:
     try:
         container.start()
     except Exception as error:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # half a container: why it did not start is told below
             container.stop()
         raise ServerUnavailable(f"the container did not start ({type(error).__name__}: {error})") from error
