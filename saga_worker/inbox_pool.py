@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -255,13 +255,13 @@ class InboxPool:
         until = self._now() + NOT_LOADED_SECONDS
         self._skip_until.update(dict.fromkeys(advanced.unknown, until))
 
-    def _want_soon(self, refs: Iterable[UUID]) -> None:
-        """Nobody signals the end of a lock: look again in 5–50 ms."""
-        for ref in refs:
-            loop = asyncio.get_running_loop()
-            handle = loop.call_later(random.uniform(0.005, 0.05), self.wake, (ref,))
-            self._later.add(handle)
-            self._later = {h for h in self._later if not h.cancelled() and h.when() > loop.time()}
+    def _want_soon(self, refs: Collection[UUID]) -> None:
+        """Nobody signals the end of a lock: look again in 5–50 ms, at all of them together."""
+        if not refs:
+            return
+        loop = asyncio.get_running_loop()
+        handle = loop.call_later(random.uniform(0.005, 0.05), self.wake, tuple(refs))
+        self._later = {h for h in self._later if not h.cancelled() and h.when() > loop.time()} | {handle}
 
 
 def _count(advanced: Advanced) -> None:
