@@ -66,7 +66,7 @@ class Activities:
         registry: Registry,
         *,
         worker_id: Callable[[], int],
-        concurrency: int = 100,
+        concurrency: int = 200,
         poll_seconds: float = 1.0,
         on_stored: Callable[[Sequence[UUID]], None] = lambda refs: None,
         take_results: TakeResults | None = None,

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     batch_size: int = Field(200, ge=1, le=200)  # sagas in one transaction; the lock table is sized for 200
     prefetch: int = Field(1000, ge=1, le=65_535)
     partitions: int = Field(1, ge=1, le=256)  # of the inbox; the same for all workers and publishers of a namespace
-    activity_concurrency: int = Field(100, ge=1, le=100_000)  # attempts of activities at a time in one process
+    activity_concurrency: int = Field(200, ge=1, le=100_000)  # attempts of activities at a time in one process
     pool_size: int = Field(8, ge=2, le=200)
     lease_seconds: float = Field(15, ge=2, le=3600, allow_inf_nan=False)
     parking_seconds: Age = 14 * DAY
