@@ -21,7 +21,10 @@ from typing import Any, Final, Self
 import asyncpg
 import pydantic
 
+from saga_worker.admin import event_file
 from saga_worker.admin.check import Verdict, verify
+from saga_worker.admin.ledger import Ledger
+from saga_worker.admin.sender import send_all
 from saga_worker.settings import Settings
 from saga_worker.sql.connection import is_transient
 from saga_worker.testing import eventually, ledgers
@@ -53,11 +56,14 @@ WHERE s.status IN ('running', 'waiting', 'compensating') AND s.attention IS NULL
   AND NOT EXISTS (SELECT FROM saga_worker.v_outbox o WHERE o.saga_id = s.saga_id)
   AND NOT EXISTS (SELECT FROM saga_worker.v_activity a WHERE a.saga_id = s.saga_id AND a.state IN ('ready', 'running'))
   AND NOT EXISTS (SELECT FROM saga_worker.v_inbox i WHERE i.saga_id = s.saga_id AND i.state IN ('ready', 'held'))"""
+# One statement, so one moment: what is stored between two looks would be seen neither on its way nor as work to do.
 MOVING: Final = """\
 SELECT (SELECT count(*) FROM saga_worker.v_inbox WHERE state = 'ready') AS ready,
        (SELECT count(*) FROM saga_worker.v_outbox) AS outbox,
        (SELECT count(*) FROM saga_worker.v_saga WHERE status = ANY($1::text[]) AND attention IS NULL) AS open,
-       (SELECT count(*) FROM saga_worker.v_timer WHERE due_at < now()) AS due"""
+       (SELECT count(*) FROM saga_worker.v_timer WHERE due_at < now()) AS due,
+       ARRAY(SELECT message_id FROM saga_worker.v_inbox) AS stored,
+       ARRAY(SELECT unnest(sent_ids) FROM saga_worker.v_journal) AS sent"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +90,8 @@ class Event:
         return json.dumps(dict(self.data)).encode()
 
     @property
-    def line(self) -> str:
-        return json.dumps({"id": self.id, "type": self.type, "source": self.source, "data": dict(self.data)})
+    def outgoing(self) -> event_file.Event:
+        return event_file.Event(self.id, self.type, self.source, self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,6 @@ class Campaign:
         self._querying = asyncio.Lock()
         self._stuck_seen: dict[str, None] = {}
         self.sampling: asyncio.Task[None] | None = None
-        self._files = 0
 
     async def __aenter__(self) -> Self:
         self.sampling = asyncio.create_task(self._sample())
@@ -231,12 +236,12 @@ class Campaign:
         return await run(_command(*arguments), self._environment)
 
     async def publish(self, events: Iterable[Event]) -> None:
-        """Through the command line, with intents and outcomes in the producer's ledger."""
-        self._files += 1
-        path = self.place.directory / f"events.{self._files}.jsonl"
-        path.write_text("".join(event.line + "\n" for event in events))
-        done = await self.command("publish", "--file", str(path), "--ledger", str(self.producer), "--json")
-        assert done.code == 0, done.err or done.out
+        """As `saga-worker publish` does, with intents and outcomes in the producer's ledger."""
+        settings = Settings(amqp_url=pydantic.SecretStr(self.place.amqp_url), namespace=str(self.place.namespace))
+        with Ledger(self.producer) as ledger:
+            outgoing = iter([event.outgoing for event in events])
+            tally = await send_all(settings, outgoing, ledger, wait_seconds=DEADLINE)
+        assert not tally.failed, tally
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """One query at a time on a connection of the run's own, made anew when it was lost."""
@@ -280,23 +285,22 @@ class Campaign:
         moving_statuses = ["running", "compensating", *([] if may_wait else ["waiting"])]
 
         async def is_quiet() -> bool:
-            figures = (await self.fetch(MOVING, moving_statuses))[0]
-            moving = {name: number for name, number in figures.items() if number}
+            *figures, (_, stored), (_, sent) = (await self.fetch(MOVING, moving_statuses))[0].items()
+            moving = {name: number for name, number in figures if number}
             assert not moving, f"there is still something to do: {moving}"
-            on_the_way = await self._on_the_way()
+            on_the_way = self._on_the_way(set(stored), set(sent))
             assert not on_the_way, f"on their way: {on_the_way}"
             return True
 
         await eventually(is_quiet, deadline)
 
-    async def _on_the_way(self) -> dict[str, list[str]]:
-        stored = {row[0] for row in await self.fetch("SELECT DISTINCT message_id FROM saga_worker.v_inbox")}
-        sent = await self.fetch("SELECT DISTINCT unnest(sent_ids) FROM saga_worker.v_journal")
+    def _on_the_way(self, stored: set[str], sent: set[str]) -> dict[str, list[str]]:
+        """What the ledgers, which are written first, have ahead of the tables; and what was sent and did not arrive."""
         published = {line.id for line in _producer(self.producer) if line.outcome == "ok"}
         arrived = list(ledgers.read_lines(self.sink)) if self.sink.exists() else []
         ways = {
             "events": published - stored,
-            "messages": {row[0] for row in sent} - {line["message_id"] for line in arrived},
+            "messages": sent - {line["message_id"] for line in arrived},
             "replies": {id for line in arrived for id in _reply_ids(line)} - stored,
         }
         return {way: sorted(ids)[:5] for way, ids in ways.items() if ids}
