@@ -18,7 +18,7 @@ import asyncpg
 
 from benchmarks.harness.accounting import Reading, Usage, peak_rss_megabytes
 from benchmarks.harness.command import Options, Result, main, say
-from benchmarks.harness.deployment import WARM_UP, Product, Run
+from benchmarks.harness.deployment import WARM_UP, Product, Run, until
 from benchmarks.harness.history import multiply
 from benchmarks.harness.pairs import judge_pairs, measure_pairs
 from benchmarks.harness.plot import Chart
@@ -173,11 +173,17 @@ async def _memory(options: Options, servers: Servers) -> tuple[Figure, dict[str,
             await product.amqp.publish_all(product.starts(min(PUBLISHED_TOGETHER, waiting)))
         queued, _ = await product.amqp.depth(f"{product.namespace}.inbox")
         await product.start_workers(wait=False)
-        await product.have_ended(WARM_UP + min(options.sagas or SAGAS, waiting // 2))
+        # An answer queues up behind the starts, so that no saga ends before all have begun.
+        begun = WARM_UP + min(options.sagas or SAGAS, waiting // 2)
+        await until(partial(_have_begun, product, begun), seconds=300, alive=product.workers)
         peak = peak_rss_megabytes(product.workers[0].pid)
         left, _ = await product.amqp.depth(f"{product.namespace}.inbox")
     say(f"{NAME}: {round(peak)} MB with {queued} events waiting at first, {left} in the end")
     return judge(TARGETS["R14"], [peak]), {"queued": queued, "left": left, "peak_rss_mb": round(peak)}
+
+
+async def _have_begun(product: Product, sagas: int) -> bool:
+    return bool(await product.database.fetchval("SELECT count(*) >= $1 FROM saga_worker.saga", sagas))
 
 
 def _chart(figures: dict[str, Figure]) -> Chart:
