@@ -13,7 +13,6 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -29,7 +28,6 @@ from saga_worker.saga.decide import describe_error
 from saga_worker.saga.errors import LeaseLost
 from saga_worker.saga.own_work import ActivityStep
 from saga_worker.saga.registry import Registry
-from saga_worker.saga.routing import command_id
 from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
 from saga_worker.telemetry import Event, Field, metrics
 
@@ -50,11 +48,24 @@ class Context(Struct, frozen=True):
     deadline: datetime
 
 
-@dataclass(slots=True)
 class _Running:
-    attempt: Attempt
-    task: asyncio.Task[None]
-    was_stopped: bool = False  # the worker ends, or has lost its lease: somebody else begins anew
+    """An attempt and its task, which is cancelled by its saga, by the end of the worker or by its own time-out."""
+
+    __slots__ = ("attempt", "is_late", "task", "was_stopped")
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+        self.task: asyncio.Task[None] | None = None
+        self.was_stopped = False  # the worker ends, or has lost its lease: somebody else begins anew
+        self.is_late = False
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    def time_out(self) -> None:
+        self.is_late = True
+        self.cancel()
 
 
 class Activities:
@@ -105,7 +116,7 @@ class Activities:
         """Begin nothing more; what still runs after the grace is stopped, and given back for others to begin anew."""
         self._stopping = self.slots.is_closed = True
         self.look()
-        tasks = [running.task for running in self._running.values()]
+        tasks = [running.task for running in self._running.values() if running.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=grace_seconds)
         await self._stop_running()
@@ -117,10 +128,10 @@ class Activities:
         """The lease is lost: others begin anew what runs here."""
         for running in self._running.values():
             running.was_stopped = True
-            running.task.cancel()
+            running.cancel()
 
     async def _stop_running(self) -> None:
-        tasks = [running.task for running in self._running.values()]
+        tasks = [running.task for running in self._running.values() if running.task is not None]
         self.drop()
         if tasks:
             await asyncio.wait(tasks, timeout=LONGEST_DELAY_SECONDS)  # one that swallows the cancel is left behind
@@ -138,52 +149,59 @@ class Activities:
             self._begin(attempt)
         for key in written.cancelled:
             if key in self._running:
-                self._running[key].task.cancel()
+                self._running[key].cancel()
         if written.waiting:
             self.look()
 
     def _begin(self, attempt: Attempt) -> None:
         self.slots.begin(attempt.definition, attempt.step)
-        task = asyncio.create_task(self._run(attempt), name=f"activity {attempt.step}")
-        self._running[attempt.key] = _Running(attempt, task)
+        running = self._running[attempt.key] = _Running(attempt)
+        running.task = asyncio.create_task(self._run(running), name=f"activity {attempt.step}")
 
-    async def _run(self, attempt: Attempt) -> None:
+    async def _run(self, running: _Running) -> None:
         fault_point("activities.begun")
+        attempt = running.attempt
         try:
-            ended = await self._attempt(attempt)
+            ended = await self._attempt(running)
         except asyncio.CancelledError:
-            running = self._running.get(attempt.key)
-            was_stopped = running is not None and running.attempt is attempt and running.was_stopped
-            ended = Ended(attempt, error="it was stopped", is_uncertain=True, rest=0.0, was_stopped=was_stopped)
-            if not was_stopped:  # by its saga, then this has no effect; or by itself, then it counts as any other
+            ended = Ended(
+                attempt, error="it was stopped", is_uncertain=True, rest=0.0, was_stopped=running.was_stopped
+            )  # fmt: skip
+            if not running.was_stopped:  # by its saga, then this has no effect; or by itself, then it counts
                 ended = after_loss(self._registry, attempt, "it was cancelled") or ended
-        if (known := self._running.get(attempt.key)) is not None and known.attempt is attempt:
+        if self._running.get(attempt.key) is running:
             del self._running[attempt.key]
         self.slots.end(attempt.ref, attempt.definition, attempt.step)
         self._ended.append(ended)
         self._has_ended.set()
 
-    async def _attempt(self, attempt: Attempt) -> Ended:
+    async def _attempt(self, running: _Running) -> Ended:
         """One call of the author's function. What it raises is told by class and line, not logged with values."""
+        attempt = running.attempt
         saga = self._registry.find(attempt.definition, attempt.version)
         step = saga.steps.get(attempt.step) if saga is not None else None
         if saga is None or not isinstance(step, ActivityStep):
             return Ended(attempt, error=f"no activity {attempt.step} is loaded here", is_uncertain=True, rest=5.0)
         is_undo = attempt.undoes is not None
-        timeout = asyncio.timeout((step.undo_timeout if is_undo else step.timeout).total_seconds())
+        # Not asyncio.timeout: of an activity that returns at once it would be a third of what this method costs.
+        seconds = (step.undo_timeout if is_undo else step.timeout).total_seconds()
+        alarm = asyncio.get_running_loop().call_later(seconds, running.time_out)
         try:
-            state = saga.state_model.model_validate_json(attempt.input, by_name=True, by_alias=False)
-            async with timeout:
-                value = await _call(step, state, _context(attempt), is_undo=is_undo)
+            state = saga.state_model.__pydantic_validator__.validate_json(attempt.input, by_name=True, by_alias=False)
+            return Ended(attempt, value=await _call(step, state, _context(attempt), is_undo=is_undo))
+        except asyncio.CancelledError:
+            if running.was_stopped or not running.is_late:
+                raise
+            words = f"no result within {timeout_of(step, is_undo)}"
+            return Ended(attempt, error=words, is_uncertain=True, rest=_rest(step, attempt))
         except step.terminal as error:
             may_have_worked = bool(getattr(error, "may_have_worked", False))
             words = getattr(error, "reason", None) or describe_error(error)
             return Ended(attempt, error=words, is_terminal=True, is_uncertain=may_have_worked)
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # the author's: they end nothing of ours
-            timed_out = isinstance(error, TimeoutError) and timeout.expired()
-            words = f"no result within {timeout_of(step, is_undo)}" if timed_out else describe_error(error)
-            return Ended(attempt, error=words, is_uncertain=timed_out, rest=_rest(step, attempt))
-        return Ended(attempt, value=value)
+            return Ended(attempt, error=describe_error(error), rest=_rest(step, attempt))
+        finally:
+            alarm.cancel()
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
@@ -316,7 +334,7 @@ def _labels(ended: Ended) -> tuple[str, str, str]:
 
 
 def _context(attempt: Attempt) -> Context:
-    return Context(command_id(attempt.ref, attempt.seq), attempt.number, attempt.saga_key, attempt.deadline)
+    return Context(attempt.id, attempt.number, attempt.saga_key, attempt.deadline)
 
 
 def _rest(step: ActivityStep[Any, Any], attempt: Attempt) -> float | None:

@@ -34,6 +34,7 @@ Key = tuple[UUID, int]
 class Attempt(Struct, frozen=True):
     """One attempt that was handed to a worker; `epoch` is what it may answer under."""
 
+    id: str  # of its activity, the same for every attempt
     ref: UUID
     seq: int
     run: int
@@ -78,7 +79,7 @@ class Written:
     cancelled: tuple[Key, ...] = ()
 
 
-class _Wanted(Struct):
+class _Wanted(Struct, frozen=True):
     saga: Instance
     effect: RunActivity
     runs_here: bool
@@ -135,19 +136,22 @@ async def settle(conn: Connection, ended: Iterable[Ended]) -> list[NewRow]:
     Those that are not theirs any more have no effect, except that a success after all is told as a late one.
     """
     by_key = {e.attempt.key: e for e in sorted(ended, key=lambda e: (e.attempt.key, e.attempt.epoch))}
-    final = {k: e for k, e in by_key.items() if e.is_final}
-    kept = {k: e for k, e in final.items() if _outcome(e) == ACTIVITY_LOST or (e.error and not e.is_terminal)}
-    again = {k: e for k, e in by_key.items() if not e.is_final}
-    counted = await _end(conn, "activity_finish", {k: e for k, e in final.items() if k not in kept})
-    if kept:
-        errors = [storable(e.error) for e in kept.values()]
-        counted |= await _end(conn, "activity_give_up", kept, errors)
-    if again:
-        counted |= await _retry(conn, again)
-    late = await _too_late(conn, {k: e for k, e in by_key.items() if k not in counted})
-    return [_result(by_key[key]) for key in sorted(counted) if key in final] + [
-        _result(by_key[key], is_late=True) for key in sorted(late)
-    ]
+    finished = {k: e for k, e in by_key.items() if e.is_final and not _is_kept(e)}
+    counted = await _end(conn, "activity_finish", finished)
+    if len(finished) < len(by_key):
+        kept = {k: e for k, e in by_key.items() if e.is_final and _is_kept(e)}
+        counted |= await _end(conn, "activity_give_up", kept, [storable(e.error) for e in kept.values()])
+        counted |= await _retry(conn, {k: e for k, e in by_key.items() if not e.is_final})
+    results = [_result(e) for k, e in by_key.items() if k in counted and e.is_final]
+    if len(counted) < len(by_key):
+        late = await _too_late(conn, {k: e for k, e in by_key.items() if k not in counted})
+        results += [_result(by_key[key], is_late=True) for key in sorted(late)]
+    return results
+
+
+def _is_kept(ended: Ended) -> bool:
+    """Whether its row stays, for a late success or an operator's retry: the attempt may have worked, or could again."""
+    return ended.error is not None and (ended.is_uncertain or not ended.is_terminal)
 
 
 async def _end(conn: Connection, statement: str, ended: dict[Key, Ended], *more: Sequence[object]) -> set[Key]:
@@ -168,8 +172,6 @@ async def _retry(conn: Connection, ended: dict[Key, Ended]) -> set[Key]:
 
 async def _too_late(conn: Connection, ended: dict[Key, Ended]) -> set[Key]:
     """Attempts that lost their epoch: late successes of what was given up; undos that waited for them may go."""
-    if not ended:
-        return set()
     await conn.execute("activity_ended", [k[0] for k in ended], [k[1] for k in ended])
     worked = [k for k, e in ended.items() if e.value is not None]
     if not worked:
@@ -189,14 +191,18 @@ def _outcome(ended: Ended) -> str:
 def _result(ended: Ended, *, is_late: bool = False) -> NewRow:
     """The result as an inbox row. One per run, and one more if an attempt worked after it was given up."""
     attempt = ended.attempt
-    activity_id = command_id(attempt.ref, attempt.seq)
-    message_id = f"{SOURCE}:{activity_id}" + (f":{attempt.run}" if attempt.run > 1 else "") + (":late" * is_late)
-    details = {"error": storable(ended.error), "attempts": attempt.number, "is_terminal": ended.is_terminal}
+    message_id = f"{SOURCE}:{attempt.id}" + (f":{attempt.run}" if attempt.run > 1 else "") + (":late" * is_late)
     return NewRow(
         consumer=attempt.definition, source=SOURCE, message_id=message_id, type=_outcome(ended), role=Role.ACTIVITY,
-        ref=attempt.ref, saga_key=None, correlation_id=activity_id, state=RowState.READY, reason=None, error=None,
+        ref=attempt.ref, saga_key=None, correlation_id=attempt.id, state=RowState.READY, reason=None, error=None,
         suspect=False, prio=1, expires_at_seconds=None, props=b"{}",
-        body=ended.value if ended.value is not None else to_json(details),
+        body=ended.value if ended.value is not None else _why(ended),
+    )  # fmt: skip
+
+
+def _why(ended: Ended) -> bytes:
+    return to_json(
+        {"error": storable(ended.error), "attempts": ended.attempt.number, "is_terminal": ended.is_terminal}
     )  # fmt: skip
 
 
@@ -212,12 +218,12 @@ async def _begin(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) ->
         for w in wanted
     ]  # fmt: skip
     decided_at = wanted[0].saga.updated_at  # database time, the same for all sagas of a transaction
-    await conn.execute("activity_begin", *zip(*rows, strict=True), worker_id, decided_at)
+    await conn.execute("activity_begin", rows, worker_id, decided_at)
     return [
         Attempt(
-            ref=w.saga.ref, seq=w.effect.seq, run=1, undoes=None, definition=w.saga.definition,
-            version=w.saga.definition_version, saga_key=w.saga.key, step=w.effect.step, epoch=1, number=1,
-            uncertain=False, deadline=decided_at + w.effect.timeout, input=w.effect.state,
+            id=command_id(w.saga.ref, w.effect.seq), ref=w.saga.ref, seq=w.effect.seq, run=1, undoes=None,
+            definition=w.saga.definition, version=w.saga.definition_version, saga_key=w.saga.key, step=w.effect.step,
+            epoch=1, number=1, uncertain=False, deadline=decided_at + w.effect.timeout, input=w.effect.state,
         )
         for w in wanted
         if w.runs_here
@@ -239,7 +245,8 @@ async def _insert(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) -
 
 def _attempt(row: asyncpg.Record) -> Attempt:
     return Attempt(
-        ref=row["ref"], seq=row["seq"], run=row["run"], undoes=row["undoes"], definition=row["definition"],
-        version=row["definition_version"], saga_key=row["saga_key"], step=row["step"], epoch=row["epoch"],
-        number=row["attempts"], uncertain=row["uncertain"], deadline=row["timeout_at"], input=row["input"],
+        id=command_id(row["ref"], row["seq"]), ref=row["ref"], seq=row["seq"], run=row["run"], undoes=row["undoes"],
+        definition=row["definition"], version=row["definition_version"], saga_key=row["saga_key"], step=row["step"],
+        epoch=row["epoch"], number=row["attempts"], uncertain=row["uncertain"], deadline=row["timeout_at"],
+        input=row["input"],
     )  # fmt: skip

@@ -51,7 +51,7 @@ def _is_definite(draft: Draft, step: ActivityStep[Any, Any], is_undo: bool) -> b
 
 def _value(step: ActivityStep[Any, Any], body: bytes) -> Any:
     try:
-        return step.result_model.model_validate_json(body, by_name=True, by_alias=False)
+        return step.result_model.__pydantic_validator__.validate_json(body, by_name=True, by_alias=False)
     except ValidationError as error:
         raise PoisonMessage(
             "schema_mismatch", f"The stored result of {step.id} is no {step.result_model.__name__} of this release."
