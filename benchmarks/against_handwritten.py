@@ -16,9 +16,9 @@ from subprocess import PIPE
 from typing import Any
 
 from benchmarks import handwritten
-from benchmarks.harness.command import Options, Result, main, say
+from benchmarks.harness.command import Options, Result, main
 from benchmarks.harness.deployment import Deployment, Product, Run, WrongRun
-from benchmarks.harness.pairs import judge_pairs, measure_pairs
+from benchmarks.harness.pairs import by_processes, fastest, judge_pairs, measure_pairs
 from benchmarks.harness.plot import Chart
 from benchmarks.harness.servers import Servers
 from benchmarks.harness.verdicts import TARGETS
@@ -90,8 +90,11 @@ async def measure(options: Options, servers: Servers) -> Result:
         "handwritten": min(options.sagas or HANDWRITTEN_SAGAS, HANDWRITTEN_SAGAS),
         "product": options.sagas or SAGAS,
     }
-    scan = {name: await _scan(name, contender, sagas[name]) for name, contender in contenders.items()}
-    best = {name: max(runs, key=lambda count: runs[count].events_per_second) for name, runs in scan.items()}
+    scan = {
+        name: await by_processes(f"{NAME}: {name}", PROCESSES[name], contender, sagas[name])
+        for name, contender in contenders.items()
+    }
+    best = {name: fastest(runs) for name, runs in scan.items()}
     pairs = await measure_pairs(NAME, options, partial(one_pair, contenders, best, sagas))
     figures = judge_pairs(pairs, {"R11": TARGETS["R11"]})
     rates = {
@@ -105,16 +108,6 @@ async def measure(options: Options, servers: Servers) -> Result:
     }  # fmt: skip
     chart = Chart("against-handwritten", "Events per second", tuple(rates), {"median": tuple(rates.values())})
     return Result(NAME, figures, detail, (chart,))
-
-
-async def _scan(name: str, contender: Contender, sagas: int) -> dict[int, Run]:
-    """A run with each number of processes."""
-    runs = {}
-    for count in PROCESSES[name]:
-        async with contender(count) as deployment:
-            runs[count] = await deployment.measure(sagas)
-        say(f"{NAME}: {name} with {count} processes: {runs[count].events_per_second:.0f} events/s")
-    return runs
 
 
 async def one_pair(contenders: dict[str, Contender], processes: dict[str, int], sagas: dict[str, int]) -> Pair:

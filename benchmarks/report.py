@@ -189,8 +189,8 @@ def growth(document: Document) -> str:
 
 def activities(document: Document) -> str:
     product = [pair["product"] for pair in document["pairs"]]
-    head = ("sagas/s", "events/s of unbatched pgbench", "inputs/s", "commits per 1,000 inputs")
-    row = (document["sagas_per_second"], document["unbatched"],
+    head = ("processes", "sagas/s", "events/s of unbatched pgbench", "inputs/s", "commits per 1,000 inputs")
+    row = (document["processes"], document["sagas_per_second"], document["unbatched"],
            *_medians(product, "events_per_second", "commits_per_1000_events"))  # fmt: skip
     return table(head, [row]) + "\n\n" + cpu_table({"activities": product})
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from benchmarks.harness.command import Options, say
+from benchmarks.harness.deployment import Deployment, Run
 from benchmarks.harness.verdicts import Figure, Target, judge
 
 
@@ -39,6 +40,23 @@ async def measure_pairs(name: str, options: Options, one_pair: Callable[[], Awai
         ratios = {figure: round(value, 3) for figure, value in pair.ratios().items()}
         say(f"{name}: pair {number + 1} of {options.pairs}: {ratios}")
     return pairs
+
+
+async def by_processes(
+    name: str, counts: Sequence[int], contender: Callable[[int], Deployment], sagas: int
+) -> dict[int, Run]:
+    """A run of `contender` with each number of worker processes."""
+    runs = {}
+    for count in counts:
+        async with contender(count) as deployment:
+            runs[count] = await deployment.measure(sagas)
+        say(f"{name}: {count} processes: {runs[count].events_per_second:.0f} events/s")
+    return runs
+
+
+def fastest(runs: Mapping[int, Run]) -> int:
+    """The number of processes that did best."""
+    return max(runs, key=lambda count: runs[count].events_per_second)
 
 
 def judge_pairs(pairs: Sequence[Pair], targets: Mapping[str, Target]) -> dict[str, Figure]:

@@ -93,7 +93,8 @@ async def test_a_made_up_history_is_like_a_real_one(durable: Servers) -> None:
 @pytest.mark.slow
 async def test_sagas_of_activities_are_measured_beside_pgbench(durable: Servers) -> None:
     async with Yardstick(durable, sagas=1000, seconds=1) as yardstick:
-        pair = await activities.one_pair(Options(sagas=50, repeats=1), durable, yardstick, 2)
+        options = Options(sagas=50, repeats=1)
+        pair = await activities.one_pair(options, yardstick, 2, lambda: activities.product_of(options, durable, 2))
 
     assert pair.product.events == 200
     assert pair.ratios()["R12"] == pytest.approx(3 * pair.sagas_per_second / pair.limit.events_per_second)
