@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -94,6 +95,7 @@ async def _run(
     benchmarks: Sequence[Measure], options: Options, *, as_json: bool, charts_in: Path | None
 ) -> tuple[dict[str, Figure], int]:
     """The figures, and how many benchmarks raised."""
+    _clean_up_when_terminated()
     figures: dict[str, Figure] = {}
     failures = 0
     async with servers() as found:
@@ -110,6 +112,18 @@ async def _run(
             if charts_in is not None:
                 _draw(result.charts, charts_in)
     return figures, failures
+
+
+def _clean_up_when_terminated() -> None:
+    """SIGTERM ends the program as Ctrl-C does: with nothing left on the servers. A second one does not hurry it."""
+    loop, running = asyncio.get_running_loop(), asyncio.current_task()
+    assert running is not None
+
+    def stop() -> None:
+        loop.add_signal_handler(signal.SIGTERM, lambda: None)
+        running.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
 
 
 def _draw(charts: Sequence[plot.Chart], directory: Path) -> None:

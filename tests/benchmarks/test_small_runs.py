@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import activities, compensation, pipeline, real_log
 from benchmarks.against_handwritten import Handwritten
+from benchmarks.harness.amqp import Amqp, AmqpFailure
 from benchmarks.harness.command import Options
 from benchmarks.harness.deployment import Product, WrongRun
 from benchmarks.harness.history import multiply
 from benchmarks.harness.servers import REPOSITORY, Servers, new_name, servers
 from benchmarks.yardstick import Yardstick
 from saga_worker.trial.postgres import EmbeddedPostgres
+
+Eventually = Callable[..., Awaitable[Any]]
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"), pytest.mark.postgres_server,
@@ -59,6 +64,25 @@ async def test_a_saga_too_many_is_a_wrong_run(durable: Servers) -> None:
         with pytest.raises(WrongRun, match="'ended': 20"):
             await product.check_tables(21)
     assert not await durable.admin.fetchval("SELECT count(*) FROM pg_database WHERE datname = $1", product.namespace)
+
+
+async def test_a_terminated_benchmark_leaves_nothing_behind(durable: Servers, eventually: Eventually) -> None:
+    async def databases() -> list[str]:
+        rows = await durable.admin.fetch("SELECT datname FROM pg_database WHERE datname LIKE 'bench_%'")
+        return [row["datname"] for row in rows]
+
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.scale", cwd=REPOSITORY, stderr=asyncio.subprocess.DEVNULL
+    )
+    (namespace,) = await eventually(databases, deadline=60)
+    program.terminate()
+    await program.wait()
+
+    assert await databases() == []
+    broker = await Amqp.connect(durable.amqp_url)
+    with pytest.raises(AmqpFailure, match="404"):
+        await broker.depth(f"{namespace}.inbox")
+    await broker.close()
 
 
 async def test_a_made_up_history_is_like_a_real_one(durable: Servers) -> None:
