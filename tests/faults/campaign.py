@@ -74,6 +74,7 @@ class Place:
     amqp_url: str = field(repr=False)
     namespace: Namespace
     directory: Path
+    settings: Mapping[str, str] = field(default_factory=dict)  # of its processes; those of a test go before
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ class Campaign:
             "SAGA_WORKER_DEFINITIONS": str(definitions),
             "PYTHONFAULTHANDLER": "1",
             **SETTINGS,
+            **place.settings,
             **(settings or {}),
         }
         self._connection: asyncpg.Connection | None = None
@@ -324,6 +326,11 @@ class Campaign:
                 if not is_transient(error):  # a database that a test has taken away has nothing to say
                     raise
             await asyncio.sleep(0.25)
+
+
+def on_path(path: str) -> dict[str, str]:
+    """The setting for the `fast` or the `general` path of a delivery."""
+    return {"SAGA_WORKER_FAST_PATH": str(path == "fast").lower()}
 
 
 def _command(*arguments: str) -> list[str]:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.faults.campaign import OWN, Campaign, Event, Place
+from tests.faults.campaign import OWN, Campaign, Event, Place, on_path
 
 ERRAND = OWN / "errand.py"
 ERRANDS = 20
 RESULTS = "SELECT count(*) FROM saga_worker.v_inbox WHERE message_id LIKE 'activity:%'"
 
-modes = pytest.mark.parametrize("fast", ["true", "false"], ids=["fast", "general"])
+paths = pytest.mark.parametrize("path", ["fast", "general"])
 
 
 class Errands:
@@ -47,8 +47,8 @@ class Errands:
 
 
 @asynccontextmanager
-async def under_way(place: Place, fast: str, **settings: str) -> AsyncIterator[Errands]:
-    variables = {"ERRAND_DIRECTORY": str(place.directory), "SAGA_WORKER_FAST_PATH": fast, **settings}
+async def under_way(place: Place, path: str, **settings: str) -> AsyncIterator[Errands]:
+    variables = {"ERRAND_DIRECTORY": str(place.directory), **on_path(path), **settings}
     async with Campaign(place, ERRAND, variables) as run:
         errands = Errands(run, place)
         await run.start_worker("one")
@@ -67,9 +67,9 @@ async def finish(errands: Errands, *workers: str, results: int = ERRANDS) -> Non
 
 
 @pytest.mark.slow
-@modes
-async def test_a_frozen_worker_has_no_say_when_it_wakes_up(place: Place, fast: str) -> None:
-    async with under_way(place, fast) as errands:
+@paths
+async def test_a_frozen_worker_has_no_say_when_it_wakes_up(place: Place, path: str) -> None:
+    async with under_way(place, path) as errands:
         run = errands.run
         run.processes.signal("one", signal.SIGSTOP)
         run.faults += 1
@@ -93,9 +93,9 @@ async def _is_alive_again(run: Campaign) -> bool:
 
 
 @pytest.mark.slow
-@modes
-async def test_what_a_killed_worker_ran_is_run_again_under_the_same_key(place: Place, fast: str) -> None:
-    async with under_way(place, fast) as errands:
+@paths
+async def test_what_a_killed_worker_ran_is_run_again_under_the_same_key(place: Place, path: str) -> None:
+    async with under_way(place, path) as errands:
         await errands.run.kill("one")
         errands.go()
         await errands.run.start_worker("two")
@@ -120,10 +120,10 @@ async def test_an_activity_that_has_no_try_left_after_a_death_is_taken_back(plac
 
 
 @pytest.mark.slow
-@modes
-async def test_a_worker_that_is_stopped_gives_its_activities_to_the_next_at_once(place: Place, fast: str) -> None:
+@paths
+async def test_a_worker_that_is_stopped_gives_its_activities_to_the_next_at_once(place: Place, path: str) -> None:
     settings = {"SAGA_WORKER_LEASE_SECONDS": "300", "SAGA_WORKER_GRACE_SECONDS": "0.5"}
-    async with under_way(place, fast, ERRAND_TRIES="1", **settings) as errands:
+    async with under_way(place, path, ERRAND_TRIES="1", **settings) as errands:
         run = errands.run
         await run.start_worker("two")
         await run.stop("one")  # none of its activities can end before `go`
@@ -150,17 +150,17 @@ async def test_a_worker_that_is_stopped_waits_for_what_is_nearly_done(place: Pla
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fast", "point"),
+    ("path", "point"),
     [
-        ("true", "activities.begun:3"),
-        ("true", "orchestrator.before_commit:2"),
-        ("true", "orchestrator.committed:2"),
-        ("false", "activities.before_commit"),
-        ("false", "activities.committed"),
+        ("fast", "activities.begun:3"),
+        ("fast", "orchestrator.before_commit:2"),
+        ("fast", "orchestrator.committed:2"),
+        ("general", "activities.before_commit"),
+        ("general", "activities.committed"),
     ],
 )
-async def test_a_death_at_any_point_costs_no_result_and_makes_none_twice(place: Place, fast: str, point: str) -> None:
-    variables = {"ERRAND_DIRECTORY": str(place.directory), "SAGA_WORKER_FAST_PATH": fast}
+async def test_a_death_at_any_point_costs_no_result_and_makes_none_twice(place: Place, path: str, point: str) -> None:
+    variables = {"ERRAND_DIRECTORY": str(place.directory), **on_path(path)}
     (place.directory / "go").touch()
     async with Campaign(place, ERRAND, variables) as run:
         await run.start_worker("one", fault=f"{point}=kill")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import aio_pika
@@ -26,7 +27,7 @@ AWAY_SECONDS = float(os.environ.get("SAGA_WORKER_TEST_AWAY_SECONDS", "8"))  # 60
 @pytest.fixture
 def own_place(place: Place, private_postgres: EmbeddedPostgres) -> Place:
     """On a PostgreSQL of this test alone."""
-    return Place(private_postgres.url, place.amqp_url, place.namespace, place.directory)
+    return replace(place, database_url=private_postgres.url)
 
 
 @pytest.mark.slow

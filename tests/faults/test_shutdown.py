@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -141,7 +142,7 @@ async def test_a_connection_that_comes_up_while_it_is_closed_ends_too(amqp_url: 
 @pytest.mark.postgres_server
 async def test_a_worker_whose_database_is_away_can_be_stopped(place: Place, private_postgres: EmbeddedPostgres) -> None:
     await upgrade(private_postgres.url)
-    there = Place(private_postgres.url, place.amqp_url, place.namespace, place.directory)
+    there = replace(place, database_url=private_postgres.url)
     async with Campaign(there, DEAL, {"SAGA_WORKER_GRACE_SECONDS": "3"}) as run:
         await run.start_worker("one")
         await run.publish([Event("open-1", "deal_opened", {"deal": "d"})])
