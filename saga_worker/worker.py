@@ -62,6 +62,9 @@ CONNECT_RETRY_SECONDS: Final = 1.0
 HURRY_SECONDS: Final = 5.0  # for giving up what is under way, after a second signal
 
 LOCAL_STEPS_AT_ONCE: Final = 4
+# When a worker dies, RabbitMQ counts all that it had in hand as delivered in vain, and gives a message up after 20
+# times: so nobody holds many more than it is about to store.
+BATCHES_IN_HAND: Final = 20
 Beside = Callable[["Worker"], AbstractAsyncContextManager[object]]
 
 
@@ -170,7 +173,8 @@ class Worker:
         self._turns = asyncio.Semaphore(max(1, settings.pool_size // 2))  # of the partitions in the database
         self.intake = Intake(
             lambda name: BrokerConnection(amqp_url, name, amqp_path), self.topology, self._make_consumer,
-            prefetch=settings.prefetch, on_caught_up=self._caught_up, on_behind=self._behind,
+            prefetch=min(settings.prefetch, BATCHES_IN_HAND * settings.batch_size),
+            on_caught_up=self._caught_up, on_behind=self._behind,
         )  # fmt: skip
         self.deliveries, self.consumer = self.intake.deliveries, self.intake.consumer
         self.sweepers = self._make_sweepers()

@@ -19,6 +19,7 @@ from yarl import URL
 from saga_worker.broker.wire import (
     BODY,
     CHANNEL_CLOSE,
+    CHANNEL_CLOSE_OK,
     CONNECTION_BLOCKED,
     CONNECTION_CLOSE,
     CONNECTION_UNBLOCKED,
@@ -171,7 +172,7 @@ class Tap(TransportFactory):
     def _note(self, channel: int, payload: bytes) -> None:
         """Remember why the broker closes, whether it takes publishes, and which channel number is free again."""
         index = INDEX.unpack_from(payload)[0]
-        if index == CHANNEL_CLOSE:
+        if index in (CHANNEL_CLOSE, CHANNEL_CLOSE_OK):
             self.filters.pop(channel, None)
         elif index == CONNECTION_CLOSE:
             self.closed_by_broker = close_reason(payload)

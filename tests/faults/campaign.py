@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+import aio_pika
 import asyncpg
 import pydantic
 
@@ -244,6 +245,13 @@ class Campaign:
             outgoing = iter([event.outgoing for event in events])
             tally = await send_all(settings, outgoing, ledger, wait_seconds=DEADLINE)
         assert not tally.failed, tally
+
+    async def left_in_queue(self) -> int:
+        """Messages of the inbox queue that no worker has in hand."""
+        async with await aio_pika.connect(self.place.amqp_url) as connection:
+            channel = await connection.channel()
+            queue = await channel.declare_queue(f"{self.place.namespace}.inbox", passive=True)
+            return queue.declaration_result.message_count or 0
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """One query at a time on a connection of the run's own, made anew when it was lost."""

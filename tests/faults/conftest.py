@@ -10,38 +10,16 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from saga_worker.testing.namespaces import Namespace
-from tests.faults.campaign import Place, on_path
+from tests.faults.campaign import Place
+from tests.faults.modes import AMQP_PATHS, PATHS, Mode
 
-PATHS: Final = ("fast", "general")
-AMQP_PATHS: Final = ("lean", "public")
 MODE: Final = re.compile(rf"({'|'.join(PATHS)})-({'|'.join(AMQP_PATHS)})-\d+")
-
-
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """How the workers of a test are to work."""
-
-    path: str
-    amqp: str
-    batch: int
-
-    @property
-    def settings(self) -> dict[str, str]:
-        return {
-            **on_path(self.path),
-            "SAGA_WORKER_AMQP_PATH": self.amqp,
-            "SAGA_WORKER_BATCH_SIZE": str(self.batch),
-        }
-
-    def __str__(self) -> str:
-        return f"{self.path}-{self.amqp}-{self.batch}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

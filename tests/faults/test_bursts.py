@@ -116,3 +116,17 @@ async def test_fifty_events_of_a_saga_at_once_are_applied_one_after_the_other_by
             assert chain[0] == list(range(1, len(chain[0]) + 1))
         assert await run.value("SELECT count(DISTINCT worker) FROM saga_worker.v_journal") > 1
         await run.stop(*workers)
+
+
+async def test_a_worker_has_no_more_in_hand_than_it_is_about_to_store(place: Place, eventually: Eventually) -> None:
+    """All of it counts as delivered in vain when the worker dies, and after 20 times the broker gives it up."""
+    async with Campaign(place, TALLY, {"SAGA_WORKER_BATCH_SIZE": "2"}) as run:
+        await run.start_worker("one", fault="consumer.before_insert=sleep:120")
+        await run.publish([Event(f"open-{n}", "tally_opened", {"account": f"a{n}"}) for n in range(100)])
+
+        await eventually(lambda: is_left(run, 100 - 20 * 2))
+        await run.kill("one")
+
+
+async def is_left(run: Campaign, count: int) -> bool:
+    return await run.left_in_queue() == count

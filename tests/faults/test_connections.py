@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-import aio_pika
 import pytest
 
 from saga_worker.sql.migrate import upgrade
@@ -110,7 +109,7 @@ async def test_while_postgresql_is_away_messages_stay_in_the_queue_and_service_r
         assert proxy.accepted == before[1], "nobody connected anew"
         assert deliveries(proxy) - before[0] <= 4 * AWAY_SECONDS, "heartbeats, and no redelivery storm"
         assert log_lines(run) - logged < 2 * 5 * AWAY_SECONDS, "nor a storm of log lines"
-        assert await left_in_queue(own_place) >= 300 - 2 * PREFETCH, "they stay there"
+        assert await run.left_in_queue() >= 300 - 2 * PREFETCH, "they stay there"
 
         await asyncio.to_thread(private_postgres.start)
         await run.until_quiet(may_wait=True)
@@ -128,11 +127,3 @@ def deliveries(proxy: FaultProxy) -> int:
 
 def log_lines(run: Campaign) -> int:
     return sum(len(run.processes.log(name).splitlines()) for name in ("one", "two"))
-
-
-async def left_in_queue(place: Place) -> int:
-    """Messages that no consumer has in hand."""
-    async with await aio_pika.connect(place.amqp_url) as connection:
-        channel = await connection.channel()
-        queue = await channel.declare_queue(f"{place.namespace}.inbox", passive=True)
-        return queue.declaration_result.message_count or 0

@@ -86,7 +86,7 @@ async def test_a_second_signal_ends_a_drain_that_takes_long(place: Place, eventu
         await run.start_worker("others", roles=["consume", "advance", "sweep"])
         proxy.stall(Direction.TO_CLIENT)
         await run.publish([Event(f"open-{n}", "deal_opened", {"deal": f"d{n}"}) for n in range(20)])
-        await eventually(lambda: run.value("SELECT count(*) = 20 FROM saga_worker.v_outbox WHERE owner <> 0"), 30)
+        await eventually(lambda: run.value("SELECT count(*) > 0 FROM saga_worker.v_outbox WHERE owner <> 0"), 30)
         run.processes.signal("one", signal.SIGTERM)
         await run.processes.until_said("one", "worker_draining")
         run.processes.signal("one", signal.SIGTERM)
