@@ -146,13 +146,25 @@ def private_postgres() -> "Iterator[EmbeddedPostgres]":
         yield server
 
 
-@pytest.fixture
-def private_rabbitmq() -> "Iterator[LocalRabbitmq]":
-    """A RabbitMQ node of this test alone, to stop, kill, pause and start. Mark the test `rabbitmq_server`."""
+@pytest.fixture(scope="session")
+def _rabbitmq_of_this_process() -> "Iterator[LocalRabbitmq]":
     from saga_worker.trial.local_rabbitmq import LocalRabbitmq
 
     with LocalRabbitmq() as node:
         yield node
+
+
+@pytest.fixture
+def private_rabbitmq(_rabbitmq_of_this_process: "LocalRabbitmq") -> "Iterator[LocalRabbitmq]":
+    """A RabbitMQ node that nobody else uses during this test, to stop, kill, pause and start.
+
+    It takes seconds to start, so the next test of this process gets the same. Mark the test `rabbitmq_server`.
+    """
+    node = _rabbitmq_of_this_process
+    yield node
+    node.resume()
+    if not node.is_running:
+        node.start()
 
 
 def _is_worker(config: pytest.Config) -> bool:

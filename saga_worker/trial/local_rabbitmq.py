@@ -90,6 +90,11 @@ class LocalRabbitmq(PrivateServer):
         path = "%2F" if virtual_host == "/" else virtual_host
         return f"amqp://guest:{self._password}@127.0.0.1:{self.port}/{path}"
 
+    @property
+    def is_running(self) -> bool:
+        """False after `stop` and `kill`; a paused node runs."""
+        return self._running().wait("rabbitmq", seconds=0) is None
+
     def start(self) -> Self:
         """Start, or start again after `stop` or `kill`, on the same ports and data. Returns when AMQP is answered."""
         try:
