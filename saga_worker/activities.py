@@ -218,7 +218,9 @@ class Activities:
 
     async def _settle(self, group: Sequence[Ended]) -> None:
         """Write a group, however long the database is away; what cannot be written is left to its time-out."""
-        failures, is_fast = 0, self._take_results is not None
+        # Of what an earlier attempt had led to a worker may have died: the pool announces it before it is applied.
+        is_fast = self._take_results is not None and not any(ended.attempt.uncertain for ended in group)
+        failures = 0
         while True:
             try:
                 await (self._take(group) if is_fast else self._store(group))

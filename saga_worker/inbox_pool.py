@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from saga_worker.saga.errors import LeaseLost
 from saga_worker.saga.rows import RowState
 from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
 from saga_worker.telemetry import Event, Field, metrics
+from saga_worker.workers import Intent
 
 log = logging.getLogger(__name__)
 
@@ -225,18 +227,15 @@ class InboxPool:
     ) -> Advanced:  # fmt: skip
         """One transaction; afterwards the relay has its messages and the pool what is left to do."""
 
-        async def announce(ids: Sequence[int]) -> None:
-            async with self._database.autocommit() as connection:
-                await workers.write_intent(connection, self._worker_id(), slot, ids)
-
+        announce = partial(self.announce, slot)
         started = time.perf_counter()
         try:
             advanced = await self._orchestrator.advance(
                 refs, announce=announce, alone=alone, from_timers=from_timers, write_error=write_error
             )
         finally:
-            if alone:  # whatever this process dies of from now on, it is not this row
-                await announce(())
+            if alone:  # whatever this process dies of from now on, it is not this row or timer
+                await announce(Intent())
         metrics.transaction_seconds.labels("timers" if from_timers else "inbox").observe(time.perf_counter() - started)
         self.follow_up(advanced)
         self._want_soon(advanced.busy)
@@ -244,6 +243,11 @@ class InboxPool:
             for ref in advanced.suspects:
                 await self._commit([ref], slot, alone=True)
         return advanced
+
+    async def announce(self, slot: int, intent: Intent) -> None:
+        """Leave word of what this process may die of next; each transaction at a time has a slot of its own."""
+        async with self._database.autocommit() as connection:
+            await workers.write_intent(connection, self._worker_id(), slot, intent)
 
     def follow_up(self, advanced: Advanced) -> None:
         """After a commit, by whoever made it: its messages go to the relay, what it left to do is wanted."""

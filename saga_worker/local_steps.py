@@ -9,15 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Final
 from uuid import UUID
 
 from saga_worker.orchestrator import Advanced, Orchestrator
 from saga_worker.saga.errors import LeaseLost
 from saga_worker.sql.connection import UnknownCommit, describe
 from saga_worker.telemetry import Event, Field
+from saga_worker.workers import Intent
 
 log = logging.getLogger(__name__)
+
+FIRST_SLOT: Final = 2000  # of the intents, behind those of the pool and of the timers
 
 
 class LocalSteps:
@@ -25,8 +30,10 @@ class LocalSteps:
 
     def __init__(
         self, orchestrator: Orchestrator, *, follow_up: Callable[[Advanced], None], reread: Callable[[], None],
-        concurrency: int = 4,
+        announce: Callable[[int, Intent], Awaitable[None]], concurrency: int = 4,
     ) -> None:  # fmt: skip
+        """`announce` takes the number of a slot and what is about to run in it."""
+        self._announce = announce
         self._orchestrator = orchestrator
         self._follow_up = follow_up
         self._reread = reread
@@ -37,7 +44,10 @@ class LocalSteps:
         self.loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self.loops = [asyncio.create_task(self._run(), name="local steps") for _ in range(self._concurrency)]
+        self.loops = [
+            asyncio.create_task(self._run(FIRST_SLOT + number), name="local steps")
+            for number in range(self._concurrency)
+        ]
 
     async def stop(self) -> None:
         """Finish the steps that run; those that are queued are found by the next worker."""
@@ -56,17 +66,17 @@ class LocalSteps:
                 self._known.add(ref)
                 self._queue.put_nowait(ref)
 
-    async def _run(self) -> None:
+    async def _run(self, slot: int) -> None:
         while (ref := await self._queue.get()) is not None:
-            is_busy = await self._run_one(ref)
+            is_busy = await self._run_one(ref, slot)
             self._known.discard(ref)
             if ref in self._again or is_busy:
                 self._again.discard(ref)
                 asyncio.get_running_loop().call_later(random.uniform(0.005, 0.05), self.wake, (ref,))
 
-    async def _run_one(self, ref: UUID) -> bool:
+    async def _run_one(self, ref: UUID, slot: int) -> bool:
         try:
-            advanced = await self._orchestrator.run_local(ref)
+            advanced = await self._orchestrator.run_local(ref, announce=partial(self._announce, slot))
         except LeaseLost:
             return True
         except UnknownCommit:

@@ -168,7 +168,9 @@ class Worker:
         self.replies_stored = RepliesStored(self.database, grace_seconds=settings.reply_grace_seconds)
         self.sessions = self._make_sessions(url)
         self.pool = self._make_pool()
-        self.local_steps = LocalSteps(self.orchestrator, follow_up=self.pool.follow_up, reread=self.relay.reread)
+        self.local_steps = LocalSteps(
+            self.orchestrator, follow_up=self.pool.follow_up, reread=self.relay.reread, announce=self.pool.announce
+        )  # fmt: skip
         self.activities = self._make_activities()
         self._turns = asyncio.Semaphore(max(1, settings.pool_size // 2))  # of the partitions in the database
         self.intake = Intake(
@@ -297,6 +299,9 @@ class Worker:
             await self.publisher.start()
             self.notices.start()
             await self.relay.start()
+        for first in self.sweepers:
+            if isinstance(first, ExpiredLeases):
+                await first.sweep()  # before any code of an author runs: the last process may have died of it
         for sweeper in self.sweepers:
             sweeper.start()
         if self.teller is not None:

@@ -7,6 +7,7 @@ number is one process for ever. Ownership of outbox rows and the suspicion of in
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from saga_worker.sql.connection import Connection
@@ -63,20 +64,47 @@ async def forget(conn: Connection, ids: Iterable[int]) -> None:
         await conn.execute("worker_forget", numbers)
 
 
-async def write_intent(conn: Connection, worker_id: int, slot: int, ids: Sequence[int]) -> None:
-    """Record which inbox rows are about to run, in a transaction of its own and before user code runs."""
-    await conn.execute("intent_write", worker_id, slot, list(ids))
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a worker may die of next: inbox rows, and timers (local steps too) as (ref, "name:epoch").
+
+    `alone`: no other code of an author runs in the process meanwhile.
+    """
+
+    ids: Sequence[int] = ()
+    timers: Sequence[tuple[UUID, str]] = ()
+    alone: bool = False
 
 
-async def clear_intent(conn: Connection, worker_id: int, slot: int) -> None:
-    """The rows of the last intent of this slot have run."""
-    await conn.execute("intent_clear", worker_id, slot)
+@dataclass(frozen=True, slots=True)
+class TimerInHand:
+    """A timer or local step that was in the intent of a worker when it died."""
+
+    worker_id: int
+    definition: str
+    ref: UUID
+    timer: str
+    alone: bool
+
+
+async def write_intent(conn: Connection, worker_id: int, slot: int, intent: Intent) -> None:
+    """Record what is about to run, in a transaction of its own and before user code runs."""
+    refs, timers = [ref for ref, _ in intent.timers], [timer for _, timer in intent.timers]
+    await conn.execute("intent_write", worker_id, slot, list(intent.ids), intent.alone, refs, timers)
+
+
+async def timers_in_hand(conn: Connection, expired_ids: Iterable[int]) -> list[TimerInHand]:
+    """Timers and local steps that dead workers may have died of; `mark_suspects` forgets them."""
+    if not (numbers := sorted(set(expired_ids))):
+        return []
+    rows = await conn.fetch("intent_timers", numbers)
+    return [TimerInHand(r["worker_id"], r["definition"], r["ref"], r["timer"], r["alone"]) for r in rows]
 
 
 async def mark_suspects(conn: Connection, expired_ids: Iterable[int]) -> list[UUID]:
     """Mark what dead workers had in hand; the refs of the rows, to wake the pool.
 
-    A row that was a suspect and alone in its intent has one crash more. Whoever locks the saga next judges that.
+    A row that was a suspect and ran alone has one crash more. Whoever locks the saga next judges that.
     """
     if not (numbers := sorted(set(expired_ids))):
         return []

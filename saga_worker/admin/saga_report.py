@@ -29,13 +29,13 @@ ADVICE: Final = {
     "no_answer": "{} is past the pivot and was not answered until its tries ran out; ask the participant, then retry",
     "rejected_after_pivot": "{} was rejected past the pivot, where nothing can be undone; mend the cause, then retry",
     "cannot_compensate": "the reply of {} asked to compensate, but the pivot is passed",
-    "local_failed": "the local step {} kept raising until its tries ran out; mend it, then retry",
+    "local_failed": "the local step {} raised until its tries ran out, or killed its workers; mend it, then retry",
     "undeliverable": "no queue takes commands for {}; start its participant or bind its queue",
     "deadline_passed": "its deadline has passed, but so has its pivot: it can only go forward",
     "wait_expired": "the wait {} ended without its event past the pivot; publish the event that it waits for",
     "unsettled_expired": "nobody ever said whether {} had an effect; ask the participant",
     "dead_letter": "a message of it died; see the dead rows, mend the cause, then replay the row",
-    "timer_failed": "the handler of timer {} keeps raising; mend the definition",
+    "timer_failed": "the handler of timer {} keeps raising, or kills its workers; mend the definition, then retry",
 }
 
 

@@ -7,7 +7,7 @@ and the outcome of inbox rows commit together or not at all; hands back what the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -19,20 +19,19 @@ from saga_worker.faults import fault_point
 from saga_worker.inbox import NewRow
 from saga_worker.orchestrator import fresh_rows
 from saga_worker.orchestrator.addressees import name_consumers
-from saga_worker.orchestrator.contract import Advanced, Plan, Slots, TakenIn
+from saga_worker.orchestrator.contract import Advanced, Announce, Plan, Slots, TakenIn
 from saga_worker.orchestrator.deciding import Decider
 from saga_worker.orchestrator.fresh_rows import is_fresh
 from saga_worker.orchestrator.local_step import LocalTransaction
 from saga_worker.orchestrator.saving import Saver
 from saga_worker.orchestrator.turns import Turns
 from saga_worker.saga.instance import Instance
-from saga_worker.saga.rows import InboxRow, RowState
+from saga_worker.saga.rows import RowState
 from saga_worker.sql.connection import Connection, Database
+from saga_worker.workers import Intent
 
 if TYPE_CHECKING:  # importing it takes as long as all of a worker's start
     from saga_worker.sql.sessions import Sessions
-
-Announce = Callable[[Sequence[int]], Awaitable[None]]
 
 
 class Orchestrator:
@@ -61,8 +60,8 @@ class Orchestrator:
 
         With `alone` no other code of an author runs in this process meanwhile, so that a death has one suspect.
 
-        `announce` gets the ids of the rows before any of the author's code runs. `alone` and `write_error` are
-        those of `fold`. Raises LeaseLost, UnknownCommit or a database error; then nothing was handed out.
+        `announce` gets what may run before any of the author's code does. `alone` and `write_error` are those of
+        `fold`. Raises LeaseLost, UnknownCommit or a database error; then nothing was handed out.
         """
         worker_id = self._worker_id()
         advanced = Advanced()
@@ -73,7 +72,7 @@ class Orchestrator:
             owned = [*locked.found, *sorted(locked.absent)]
             backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
             if announce is not None:
-                await announce(_runnable(backlog.rows, alone=alone))
+                await announce(self._intent(locked.found, backlog, alone=alone))
             unsent = await _unsent(connection, locked.found, backlog.now)
             self._decider.fold_all(
                 advanced, locked.found, owned, backlog, unsent, alone=alone, write_error=write_error
@@ -106,9 +105,9 @@ class Orchestrator:
         fault_point("orchestrator.committed")
         return taken
 
-    async def run_local(self, ref: UUID) -> Advanced:
+    async def run_local(self, ref: UUID, *, announce: Announce | None = None) -> Advanced:
         """Run the local step that is due in this saga, in the transaction that moves the saga on."""
-        return await self._local.run(ref)
+        return await self._local.run(ref, announce)
 
     async def _take_in(
         self, connection: Connection, rows: Sequence[NewRow], apart: frozenset[UUID], advanced: Advanced
@@ -124,15 +123,20 @@ class Orchestrator:
         inserted = await inbox.insert(connection, rows, born_done=places)  # most are never written again
         backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
         fresh = fresh_rows.add_to_backlog(backlog, rows, inserted, places)
-        unsent = await _unsent(connection, locked.found, backlog.now)
         advanced.busy = locked.busy
-        self._decider.fold_all(advanced, locked.found, owned, backlog, unsent)
+        self._decider.fold_all(advanced, locked.found, owned, backlog, {}, fires=False)
         fault_point("orchestrator.decided")
         fresh_rows.correct(advanced, fresh)
         await self._saver.save(connection, advanced, owned, worker_id)
         fault_point("orchestrator.before_commit")
         stored = {ref for ref, _ in inserted.new if ref is not None}
         return TakenIn(inserted, advanced, frozenset((stored - ours) | advanced.again))
+
+    def _intent(self, found: dict[UUID, Instance], backlog: inbox.Backlog, *, alone: bool) -> Intent:
+        """What the author's code may meet: all that is ready or due, or the one row or timer that runs alone."""
+        ids = [row.id for rows in backlog.rows.values() for row in rows if row.state is RowState.READY]
+        timers = self._decider.timers_in_hand(found, backlog.now, alone=alone)
+        return Intent(ids[:1], () if ids else timers[:1], alone) if alone else Intent(ids, timers)
 
     @asynccontextmanager
     async def _turn(self, advanced: Advanced, *, alone: bool = False) -> AsyncIterator[None]:
@@ -165,9 +169,3 @@ def _lines(found: dict[UUID, Instance]) -> dict[tuple[UUID, str], int]:
         for ref, instance in found.items()
         for source, number in instance.progress.sequences.items()
     }
-
-
-def _runnable(rows: dict[UUID, list[InboxRow]], *, alone: bool) -> list[int]:
-    """The ids of the rows that the author's code may meet: all that are ready, or the one that runs alone."""
-    ids = [row.id for backlog in rows.values() for row in backlog if row.state is RowState.READY]
-    return ids[:1] if alone else ids

@@ -5,7 +5,7 @@ Data only, but for `Slots`, the one thing that they ask of a stage above. Used b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
@@ -17,6 +17,9 @@ from saga_worker.saga.changes import SagaChange
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.rows import RowChange
+from saga_worker.workers import Intent
+
+Announce = Callable[[Intent], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Advanced:
     outgoing: list[outbox.OutboxRow] = field(default_factory=list)
     held_back: set[tuple[UUID, str]] = field(default_factory=set)  # (ref, destination) with older rows elsewhere
     again: set[UUID] = field(default_factory=set)  # more to do at once
-    suspects: set[UUID] = field(default_factory=set)  # the next row must run alone
+    suspects: set[UUID] = field(default_factory=set)  # the next row or timer must run alone
     unknown: set[UUID] = field(default_factory=set)  # definition or version not loaded here
     changes: list[SagaChange] = field(default_factory=list)
     left: list[RowChange] = field(default_factory=list)  # new rows that nobody looked at
@@ -53,7 +56,7 @@ class Advanced:
     def add(self, change: SagaChange) -> None:
         """A saga that was folded, and what is to be done about it after the commit."""
         self.changes.append(change)
-        if change.suspect is not None:
+        if change.suspect is not None or change.suspect_timer:
             self.suspects.add(change.ref)
         if change.again:
             self.again.add(change.ref)

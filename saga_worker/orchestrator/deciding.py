@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -20,7 +20,7 @@ from saga_worker.instances import Locked
 from saga_worker.orchestrator.contract import Advanced, Plan
 from saga_worker.saga.changes import SagaChange
 from saga_worker.saga.definition import Saga
-from saga_worker.saga.fold import fold, fold_local
+from saga_worker.saga.fold import fold, fold_local, in_hand
 from saga_worker.saga.inputs import Given, LocalDone, LocalFailed
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.rows import InboxRow
@@ -44,6 +44,7 @@ class Decider:
     def fold_all(
         self, advanced: Advanced, found: dict[UUID, Instance], owned: Sequence[UUID], backlog: Backlog,
         unsent: dict[UUID, frozenset[int]], *, alone: bool = False, write_error: str | None = None,
+        fires: bool = True,
     ) -> None:  # fmt: skip
         """Apply what these sagas have waiting; those that the time does not suffice for are looked at again."""
         stop_at = time.monotonic() + DECIDE_SECONDS
@@ -60,7 +61,10 @@ class Decider:
                 continue
             saga_id = uuid7() if instance is None else _NOT_DRAWN
             mine = self._given(backlog.now, saga_id, unsent.get(ref, _NONE))
-            advanced.add(fold(saga, ref, instance, rows, mine, self._limits, alone=alone, write_error=write_error))
+            change = fold(
+                saga, ref, instance, rows, mine, self._limits, alone=alone, write_error=write_error, fires=fires
+            )
+            advanced.add(change)
         advanced.again |= backlog.truncated & {change.ref for change in advanced.changes if change.rows}
 
     def fold_local(
@@ -70,6 +74,12 @@ class Decider:
         """What a local step has led to; raises `LocalRefused` when that cannot be kept."""
         given = self._given(now, _NOT_DRAWN, _NONE)
         return fold_local(saga, instance, rows, given, self._limits, done)
+
+    def timers_in_hand(self, found: Mapping[UUID, Instance], now: datetime, *, alone: bool) -> list[tuple[UUID, str]]:
+        """The timers of these sagas that `fold_all` may run."""
+        due = [(ref, saga) for ref, saga in found.items() if saga.next_due is not None and saga.next_due <= now]
+        replies_are_in = self._replies_are_in()
+        return [(ref, timer) for ref, saga in due for timer in in_hand(saga, now, replies_are_in, alone=alone)]
 
     def definition(self, instance: Instance) -> Saga[Any] | None:
         """The version the saga was started with; one that starts now takes the latest."""
@@ -83,7 +93,9 @@ class Decider:
         return [*found, *sorted(absent, key=_number)]
 
     def _given(self, now: datetime, saga_id: UUID, unsent: frozenset[int]) -> Given:
-        return Given(now, random.random(), saga_id, unsent, self._replies_are_in(), self._watch)
+        return Given(
+            now, random.random(), saga_id, unsent, self._replies_are_in(), self._watch, self._limits.crashes
+        )  # fmt: skip
 
 
 def _number(ref: UUID) -> int:

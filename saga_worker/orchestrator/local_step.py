@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 from saga_worker import inbox, instances
 from saga_worker.faults import fault_point
-from saga_worker.orchestrator.contract import Advanced
+from saga_worker.orchestrator.contract import Advanced, Announce
 from saga_worker.orchestrator.deciding import Decider
 from saga_worker.orchestrator.saving import Saver
 from saga_worker.saga.decide import describe_error
 from saga_worker.saga.definition import Saga
+from saga_worker.saga.draft import LOCAL
 from saga_worker.saga.errors import TerminalError
 from saga_worker.saga.fold import LocalRefused, due_local, is_blocked
 from saga_worker.saga.inputs import LocalDone, LocalFailed
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.own_work import LocalStep
 from saga_worker.sql.connection import Connection, Database, describe, is_transient
+from saga_worker.workers import Intent
 
 if TYPE_CHECKING:  # imported by processes that have local steps only: it takes as long as all of a worker's start
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -31,7 +33,10 @@ if TYPE_CHECKING:  # imported by processes that have local steps only: it takes 
     from saga_worker.sql.sessions import Sessions
 
 LOCK_NOT_AVAILABLE: Final = "55P03"
-Turn = Callable[[Advanced], AbstractAsyncContextManager[None]]
+
+
+class Turn(Protocol):
+    def __call__(self, advanced: Advanced, *, alone: bool = False) -> AbstractAsyncContextManager[None]: ...
 
 
 class LocalTransaction:
@@ -48,16 +53,28 @@ class LocalTransaction:
         self._worker_id = worker_id
         self._turn = turn
 
-    async def run(self, ref: UUID) -> Advanced:
-        """Call the step in the transaction that moves the saga on.
+    async def run(self, ref: UUID, announce: Announce | None = None) -> Advanced:
+        """Call the step in the transaction that moves the saga on; `announce` is told of it before.
 
-        A step that raises is rolled back with all it did, and the failure is written in a transaction of its own.
+        A step that raises is rolled back with all it did, and the failure is written in a transaction of its own. One
+        that a worker may have died of runs while no other code of an author does.
         """
+        try:
+            return await self._run(ref, announce, alone=False)
+        except _MustBeAlone:
+            pass
+        try:
+            return await self._run(ref, announce, alone=True)
+        finally:
+            if announce is not None:  # whatever this process dies of from now on, it is not this step
+                await announce(Intent())
+
+    async def _run(self, ref: UUID, announce: Announce | None, *, alone: bool) -> Advanced:
         assert self._sessions is not None, "no definition that is loaded here has local steps"
         advanced = Advanced()
         try:
-            async with self._turn(advanced), self._sessions.transaction() as (connection, session):
-                await self._call_and_apply(connection, session, ref, advanced)
+            async with self._turn(advanced, alone=alone), self._sessions.transaction() as (connection, session):
+                await self._call_and_apply(connection, session, ref, advanced, announce, alone=alone)
             fault_point("orchestrator.committed")
             return advanced
         except _LocalRaised as raised:
@@ -68,8 +85,9 @@ class LocalTransaction:
         return advanced
 
     async def _call_and_apply(
-        self, connection: Connection, session: AsyncSession, ref: UUID, advanced: Advanced
-    ) -> None:
+        self, connection: Connection, session: AsyncSession, ref: UUID, advanced: Advanced, announce: Announce | None,
+        *, alone: bool,
+    ) -> None:  # fmt: skip
         locked = await instances.lock(connection, [ref])
         advanced.busy = locked.busy
         instance = locked.found.get(ref)
@@ -81,6 +99,11 @@ class LocalTransaction:
         if saga is None:
             advanced.unknown.add(ref)
             return
+        name = f"{LOCAL}:{due[0]}"
+        if instance.progress.timers[name].deaths and not alone:
+            raise _MustBeAlone
+        if announce is not None:
+            await announce(Intent(timers=[(ref, f"{name}:{due[1]}")], alone=alone))
         done = await _call(saga, instance, due, session)
         try:
             await self._apply(connection, ref, advanced, done)
@@ -107,6 +130,10 @@ class LocalTransaction:
             raise
         await self._saver.save(connection, advanced, [ref], self._worker_id())
         fault_point("orchestrator.before_commit")
+
+
+class _MustBeAlone(Exception):
+    """A worker died that had this step in hand."""
 
 
 class _LocalRaised(Exception):

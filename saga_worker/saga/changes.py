@@ -47,3 +47,4 @@ class SagaChange:
     again: bool = False  # rows of this saga can run at once: look again
     local: bool = False  # a local step is due: it needs a transaction of its own
     suspect: int | None = None  # this row must run alone, in a transaction of its own
+    suspect_timer: bool = False  # so must the timer that is due

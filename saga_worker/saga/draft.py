@@ -57,6 +57,7 @@ UNSETTLED_EXPIRED: Final = "unsettled_expired"
 CANNOT_COMPENSATE: Final = "cannot_compensate"
 UNDELIVERABLE: Final = "undeliverable"
 SEQUENCE_GAP: Final = "sequence_gap"
+TIMER_FAILED: Final = "timer_failed"  # with the name of the timer and the error
 # Moot when the saga leaves the flow.
 OF_THE_FLOW: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED, DEADLINE_PASSED)
 

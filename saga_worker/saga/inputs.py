@@ -89,6 +89,7 @@ class Given(Struct, frozen=True):
     unsent: frozenset[int] = frozenset()
     replies_are_in: bool = True  # False: queued replies may not be stored yet, so no reply time-out fires
     watch: timedelta = timedelta(days=14)  # how long an unknown fate is watched before somebody must look
+    crashes: int = 3  # how many workers a timer or a local step may kill, alone, before somebody must look
 
 
 class SendCommand(Struct, frozen=True):

@@ -7,7 +7,7 @@ that stands in the saga's row and back.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -52,6 +52,9 @@ class CommandRecord(Struct, frozen=True, array_like=True):
     seq: int = 0  # from 1 on
 
 
+NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)  # when a timer is due that waits for an operator
+
+
 class Timer(Struct, frozen=True, array_like=True):
     """A due time in database time. A fired or cancelled timer is gone; arming again raises the epoch."""
 
@@ -59,6 +62,7 @@ class Timer(Struct, frozen=True, array_like=True):
     epoch: int
     fired: int = 0  # how often it has fired (reminders)
     failures: int = 0  # how often its handler raised in a row
+    deaths: int = 0  # of workers that had it in hand: after the first it runs alone, and only then more are counted
 
 
 class Progress(Struct, frozen=True):

@@ -4,9 +4,9 @@
 WITH intents AS (
   DELETE FROM saga_worker.intent
   WHERE worker_id = ANY($1::integer[])
-  RETURNING ids
+  RETURNING ids, alone
 ), in_hand AS MATERIALIZED (
-  SELECT u.id, bool_or(cardinality(t.ids) = 1) AS was_alone
+  SELECT u.id, bool_or(t.alone) AS was_alone
   FROM intents AS t
   CROSS JOIN LATERAL unnest(t.ids) AS u(id)
   GROUP BY u.id

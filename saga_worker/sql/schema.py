@@ -159,6 +159,9 @@ intent: Final = Table(
     Column("worker_id", Integer, nullable=False),
     Column("slot", SmallInteger, nullable=False),
     Column("ids", ARRAY(BigInteger), nullable=False),
+    Column("alone", Boolean, nullable=False, server_default=text("false")),
+    Column("refs", ARRAY(Uuid), nullable=False, server_default=text("'{}'")),
+    Column("timers", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     PrimaryKeyConstraint("worker_id", "slot", name="intent_pkey"),
     prefixes=["UNLOGGED"],
 )

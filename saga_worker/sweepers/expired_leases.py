@@ -1,14 +1,21 @@
-"""Workers whose lease is over: the rows they may have died of become suspects, then the worker is forgotten."""
+"""Workers whose lease is over: what they may have died of becomes suspect, then the worker is forgotten.
+
+A row is marked where it is; a saga is told of its timer or local step by an operator's row, and judges that itself.
+"""
 
 from __future__ import annotations
 
 import logging
 
-from saga_worker import workers
+from pydantic_core import to_json
+
+from saga_worker import inbox, workers
+from saga_worker.inbox import NewRow
 from saga_worker.inbox_pool import InboxPool
 from saga_worker.sql.connection import Database
 from saga_worker.sweepers.sweeper import Sweeper
 from saga_worker.telemetry import Event, Field
+from saga_worker.workers import TimerInHand
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +31,9 @@ class ExpiredLeases(Sweeper):
     async def sweep(self) -> bool:
         async with self._database.transaction() as connection:
             expired = await workers.expire(connection)
-            suspects = await workers.mark_suspects(connection, expired)
+            timers = await workers.timers_in_hand(connection, expired)
+            await inbox.insert(connection, [_report(timer) for timer in timers])
+            suspects = [timer.ref for timer in timers] + await workers.mark_suspects(connection, expired)
             await workers.forget(connection, expired)
         for worker_id in expired:
             log.warning(Event.WORKER_EXPIRED, extra={Field.WORKER: worker_id})
@@ -32,3 +41,11 @@ class ExpiredLeases(Sweeper):
             log.warning(Event.ROW_SUSPECT, extra={Field.COUNT: len(suspects)})
         self._pool.wake(suspects)
         return False
+
+
+def _report(found: TimerInHand) -> NewRow:
+    return inbox.operator_row(
+        found.definition, found.ref, None, "worker_killed", source="worker",
+        message_id=f"{found.worker_id}:{found.ref}:{found.timer}",
+        body=to_json({"timer": found.timer, "alone": found.alone}),
+    )  # fmt: skip

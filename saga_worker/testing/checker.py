@@ -17,6 +17,7 @@ from saga_worker.testing.evidence import FINAL_SAGAS, Event, Evidence, Tally, Ve
 from saga_worker.testing.ledgers import Delivery, Publication, Views
 
 FINAL_ROWS = frozenset({"done", "ignored", "dead"})
+NOT_FROM_INBOX = frozenset({"timer", "local"})  # sources of inputs that no row brings about
 
 Applied = tuple[str, str, str]  # consumer, source, message id
 
@@ -134,7 +135,7 @@ def _exactly_once(evidence: Evidence) -> Verdict:
         if row["state"] == "done" and row["reason"] != "id_reused"
     }
     tally.add(f"{'/'.join(key)} is done in the inbox, but not in the journal." for key in done - applied.keys())
-    from_inbox = {key for key in applied if key[1] != "timer"}
+    from_inbox = {key for key in applied if key[1] not in NOT_FROM_INBOX}
     tally.add(f"{'/'.join(key)} is in the journal, but not done in the inbox." for key in from_inbox - done)
     tally.add(_broken_chains(evidence))
     tally.add(f"{id} had {n} effects at its participant." for id, n in evidence.effects.items() if n > 1)

@@ -129,7 +129,7 @@ class OneSaga:
                 return
             change = self.step()
             is_wanted = change is not None and change.again
-            if change is not None and change.suspect is not None:
+            if change is not None and (change.suspect is not None or change.suspect_timer):
                 alone = self.step(alone=True)
                 is_wanted = is_wanted or (alone is not None and alone.again)
         raise AssertionError(f"saga {self.key} does not come to rest at {self.now}: {self._pending()}")
@@ -142,7 +142,8 @@ class OneSaga:
         if self.instance is None and not rows:
             return None
         given = Given(
-            self.now, self.jitter, SAGA_ID, unsent=frozenset(self.unsent), replies_are_in=self.replies_are_in
+            self.now, self.jitter, SAGA_ID, unsent=frozenset(self.unsent), replies_are_in=self.replies_are_in,
+            crashes=self.limits.crashes,
         )  # fmt: skip
         change = fold(
             self.saga, self.ref, self.instance, rows, given, self.limits, alone=alone, write_error=write_error

@@ -64,7 +64,7 @@ class History:
              "sent_ids": [f"{saga}.{seq}" for seq in sent], "timer_ids": list(timers)}
         )  # fmt: skip
         row["status"] = status
-        if source != "timer":
+        if source not in ("timer", "local"):
             self.store(input, source=source)
 
     def deliver(
@@ -96,7 +96,8 @@ def clean() -> History:
 
     history.apply("good", "good-placed", "running", sent=(1,), timers=("reserve:1",))
     history.apply("good", "good-reserved", "running", sent=(2,), timers=("charge:2",), source="service")
-    history.apply("good", "good-charged", "completed", sent=(3,), source="service")
+    history.apply("good", "good-charged", "running", timers=("local:4",), source="service")
+    history.apply("good", "local:0000-00:4:4", "completed", sent=(3,), source="local")
     history.deliver("good", 1, "reserve")
     history.deliver("good", 1, "reserve", effect=False)
     history.deliver("good", 2, "charge")
@@ -162,7 +163,7 @@ def leave_a_gap_in_the_journal(history: History) -> None:
 
 
 def forget_a_revision(history: History) -> None:
-    history.change(history.saga, {"saga_id": "good"}, revision=4)
+    history.change(history.saga, {"saga_id": "good"}, revision=5)
 
 
 def settle_without_applying(history: History) -> None:

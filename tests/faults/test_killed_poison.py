@@ -1,10 +1,13 @@
-"""An event that kills whoever applies it ends as a dead letter after max_crashes; its neighbours do not notice."""
+"""What kills whoever runs it is not run for ever: an event ends as a dead letter, a timer or a local step on the
+attention list; the neighbours do not notice."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from tests.faults.campaign import TALLY, Campaign, Event, Place
+from tests.faults.campaign import OWN, TALLY, Campaign, Event, Place
 from tests.faults.definitions.tally import DEADLY
 
 CRASHES = 2
@@ -43,3 +46,42 @@ async def test_an_event_that_kills_its_workers_dies_alone(place: Place) -> None:
         # The one behind it waits for an operator: held, and its saga is on the attention list.
         assert outcome.broken == ["I1: Event test/behind was confirmed and routed, but has no final row."]
         await run.stop("worker")
+
+
+RETRY = ("saga", "retry", "--all-attention", "--yes")
+REPLAY = ("inbox", "replay", "--reason", "worker_killed", "--yes")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("saga", "begun", "listed", "remedy"),
+    [
+        ("waiting", "wait_begun", "timer_failed: wait:patience: 2 workers died of it, alone", RETRY),
+        ("writing", "write_begun", "local_failed: write", RETRY),
+        ("asking", "ask_begun", "dead_letter", REPLAY),
+    ],
+    ids=["a timer", "a local step", "the result of an activity"],
+)
+async def test_a_step_that_no_message_brings_about_kills_few_workers_and_waits_for_an_operator(
+    place: Place, saga: str, begun: str, listed: str, remedy: Sequence[str]
+) -> None:
+    keys = [*(f"k{n}" for n in range(20)), "deadly"]
+    settings = {"SAGA_WORKER_MAX_CRASHES": str(CRASHES), "LETHAL_DIRECTORY": str(place.directory)}
+    async with Campaign(place, OWN / "lethal.py", settings) as run:
+        await run.start_worker("consumer", roles=["consume"])
+        await run.publish([Event(f"begin-{key}", begun, {"key": key}) for key in keys])
+        attention = "SELECT key, attention FROM saga_worker.v_saga WHERE attention IS NOT NULL"
+        await run.keep_running("worker", lambda: run.fetch(attention), most_deaths=MOST_DEATHS)
+        assert [tuple(row) for row in await run.fetch(attention)] == [("deadly", listed)]
+        assert run.faults > CRASHES
+
+        await run.until_quiet(may_wait=True)
+        assert run.processes.running == ["consumer", "worker"], "it was not run again"
+        assert (await run.statuses())["completed"] == len(keys) - 1
+        (place.directory / "mended").touch()
+        assert (await run.command(*remedy)).code == 0
+        await run.until_quiet()
+        assert await run.statuses() == {"completed": len(keys)}
+        assert await run.fetch(attention) == []
+        assert not (await run.outcome(acknowledged=len(keys), undoable=())).broken
+        await run.stop("consumer", "worker")

@@ -116,6 +116,31 @@ def test_a_step_and_a_destination_of_one_name_are_told_apart() -> None:
     test.operator("undeliverable", b'{"destination": "p"}').reply(Yes()).expect_attention("undeliverable: p")
 
 
+def died(timer: str, *, alone: bool) -> bytes:
+    return b'{"timer": "%s", "alone": %s}' % (timer.encode(), b"true" if alone else b"false")
+
+
+def test_a_timer_that_killed_alone_too_often_never_fires_until_an_operator_says_so() -> None:
+    test = SagaTest(line()).given(Begun()).expect(DoA).reply(Yes()).expect(DoB)
+    for _ in range(5):  # how many died of a batch that it was in, says nothing about it
+        test.operator("worker_killed", died("timeout:2:2", alone=False)).expect_outcome("applied").expect_attention()
+    for _ in range(2):
+        test.operator("worker_killed", died("timeout:2:2", alone=True)).expect_attention()
+    test.operator("worker_killed", died("timeout:2:2", alone=True))
+    test.expect_attention("timer_failed: timeout:2: 3 workers died of it, alone")
+
+    test.advance(days(3)).expect_nothing().expect_status("running")
+
+    test.operator("retry").expect_outcome("applied").expect(UndoA).expect_attention()
+
+
+def test_a_timer_that_fired_or_was_armed_anew_since_the_death_is_not_accused() -> None:
+    test = SagaTest(line()).given(Begun()).expect(DoA)
+
+    for timer in ("timeout:1:7", "timeout:9:1", "nonsense"):
+        test.operator("worker_killed", died(timer, alone=True)).expect_outcome("ignored: timer_not_armed")
+
+
 def test_looking_again_changes_nothing() -> None:
     SagaTest(line()).given(Begun()).operator("recheck").expect_outcome("ignored: rechecked")
 

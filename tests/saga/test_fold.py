@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from saga_worker import OnTimeout, Retry, Saga, days, hours, minutes, seconds
 from saga_worker.saga.changes import SagaChange
-from saga_worker.saga.fold import NOT_NOW, Limits, fold
+from saga_worker.saga.fold import NOT_NOW, Limits, fold, in_hand
 from saga_worker.saga.inputs import Given
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.messages import Message, encode
@@ -332,6 +332,49 @@ def test_alone_no_timer_fires_beside_a_row() -> None:
     change = folded([row(2, Cancel(then="go"), suspect=True)], started(), given=at(hours(1)), alone=True)
 
     assert len(change.journal) == 1
+
+
+def suspected(timer: str) -> Instance:
+    """A worker has died that had this timer in hand."""
+    killed = row(2, "worker_killed", body=b'{"timer": "%s", "alone": false}' % timer.encode())
+    instance = folded([killed], started()).after
+    assert instance is not None
+    return instance
+
+
+def test_a_timer_that_a_worker_may_have_died_of_fires_alone() -> None:
+    instance = suspected("timeout:1:1")
+    in_company = folded([], instance, given=at(hours(1)))
+    alone = folded([], instance, given=at(hours(1)), alone=True)
+
+    assert (in_company.suspect_timer, in_company.journal) == (True, [])
+    assert [entry.input_kind for entry in alone.journal] == ["timer"]
+    assert alone.after is not None and "timeout:1" not in alone.after.progress.timers
+
+
+def test_what_is_announced_of_the_timers_is_what_may_fire() -> None:
+    plain, suspect = started(), suspected("timeout:1:1")
+
+    assert in_hand(plain, START, True, alone=False) == []
+    assert in_hand(plain, START + hours(1), True, alone=False) == ["timeout:1:1"]
+    assert in_hand(plain, START + hours(1), False, alone=False) == []
+    assert in_hand(suspect, START + hours(1), True, alone=False) == []
+    assert in_hand(suspect, START + hours(1), True, alone=True) == ["timeout:1:1"]
+
+
+def test_nothing_fires_in_a_transaction_that_announces_nothing() -> None:
+    change = fold(LINE, REF, started(), [], at(hours(1)), LIMITS, fires=False)
+
+    assert (change.journal, change.suspect_timer) == ([], False)
+    assert change.wake_at == START + hours(1) + NOT_NOW
+
+
+def test_a_timer_that_raises_has_killed_nobody() -> None:
+    change = folded([], suspected("timeout:1:1"), given=at(hours(1)), alone=True, write_error="it raised")
+
+    assert change.after is not None
+    timer = change.after.progress.timers["timeout:1"]
+    assert (timer.deaths, timer.failures) == (0, 1)
 
 
 def test_a_suspect_that_killed_its_workers_is_buried_and_blocks_its_saga() -> None:

@@ -148,6 +148,19 @@ def test_a_local_step_out_of_tries_waits_for_an_operator() -> None:
     told.operator("retry").expect_attention().local().expect_status("running")
 
 
+def test_a_local_step_that_killed_alone_too_often_waits_for_an_operator() -> None:
+    story = Story()
+    told = story.begun().result(WEIGHT).expect_local(story.shelve)
+    assert told.one.instance is not None
+    ((name, timer),) = ((n, t) for n, t in told.one.instance.progress.timers.items() if n.startswith("local:"))
+    for alone in (b"false", b"true", b"true"):
+        body = b'{"timer": "%s:%d", "alone": %s}' % (name.encode(), timer.epoch, alone)
+        told.operator("worker_killed", body).expect_attention()
+    told.operator("worker_killed", body).expect_attention("local_failed: shelve").expect_status("running")
+
+    told.operator("retry").expect_attention().local().expect_status("running")
+
+
 def test_a_local_step_in_back_off_never_ran_for_a_saga_that_turns_back() -> None:
     story = Story()
     told = story.begun().result(WEIGHT).local_fails().given(Stopped())

@@ -54,10 +54,13 @@ class Account(BaseModel):
     card: str | None = None
 
 
-def account_saga(*, name: str = "account", breaks_at: int | None = None) -> Saga[Account]:
+def account_saga(
+    *, name: str = "account", breaks_at: int | None = None, timeout: timedelta = timedelta(minutes=1)
+) -> Saga[Account]:
     """An account that takes deposits in order, gets a card, and ends when it is closed.
 
-    `breaks_at`: the handler raises for a deposit of so many cents, as long as a release is broken.
+    `breaks_at`: the handler raises for a deposit of so many cents, as long as a release is broken. `timeout`: of the
+    command that sends the card.
     """
     saga = Saga(name, state=Account, deadline=timedelta(days=30))
 
@@ -72,7 +75,7 @@ def account_saga(*, name: str = "account", breaks_at: int | None = None) -> Saga
         account.deposits.append(event.cents)
         return Compensate("enough") if event.cents < 0 else None
 
-    @saga.command("cards", timeout=timedelta(minutes=1), retry=Retry.exponential(3))
+    @saga.command("cards", timeout=timeout, retry=Retry.exponential(3))
     def send_card(account: Account) -> SendCard:
         return SendCard(account=account.account)
 

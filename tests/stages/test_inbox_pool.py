@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
 from datetime import timedelta
 
+import pytest
+
 from saga_worker import inbox, workers
+from saga_worker.faults import InjectedFault
 from saga_worker.inbox import DeadFilter
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.retry import Retry
 from saga_worker.saga.routing import ref_of
+from saga_worker.sweepers import ExpiredLeases
+from saga_worker.workers import Intent
 from tests.stages.pool_harness import CardSent, Closed, Deposited, Opened, account_saga, harness, reply, row
 
 AT_ONCE = Limits(attempts=Retry.fixed(3, timedelta(0)))
@@ -130,7 +134,7 @@ async def test_a_suspect_runs_alone_and_is_buried_after_its_last_crash(database_
         for _ in range(3):  # the first death makes it a suspect, the next two count as crashes
             async with h.database.transaction() as connection:
                 dying = await workers.register(connection, [], "dying", 2, lease_seconds=-1)
-                await workers.write_intent(connection, dying, 0, [suspect])
+                await workers.write_intent(connection, dying, 0, Intent([suspect], alone=True))
                 assert await workers.expire(connection) == [dying]
                 await workers.mark_suspects(connection, [dying])
                 await workers.forget(connection, [dying])
@@ -182,16 +186,46 @@ async def test_a_compensated_saga_ignores_what_comes_later(database_url: str) ->
         assert (saga["status"], saga["unsettled"], saga["reason"]) == ("compensated", 0, "enough")
 
 
+async def test_a_timer_that_workers_died_of_becomes_suspect_runs_alone_and_waits_for_an_operator(
+    database_url: str,
+) -> None:
+    ref, timer = ref_of("account", "a"), "timeout:1:2"
+    quick = account_saga(timeout=timedelta(milliseconds=1))
+    async with harness(database_url, quick, limits=Limits(crashes=1)) as h:
+        await h.store(row(Opened(account="a"), "a", message_id="o"))
+        await h.orchestrator.advance([ref])
+
+        async def dies(intent: Intent) -> None:
+            async with h.database.autocommit() as connection:
+                dying = await workers.register(connection, [], "dying", 2, lease_seconds=-1)
+                await workers.write_intent(connection, dying, 0, intent)
+            assert list(intent.timers) == [(ref, timer)]
+            raise InjectedFault
+
+        for alone in (False, True):
+            with pytest.raises(InjectedFault):
+                await h.orchestrator.advance([ref], announce=dies, alone=alone)
+            await ExpiredLeases(h.database, h.pool).sweep()
+            told = await h.orchestrator.advance([ref])
+            assert told.suspects == (set() if alone else {ref})
+            assert [e.input_kind for change in told.changes for e in change.journal] == ["operator"]
+
+        saga = (await h.query("SELECT attention FROM saga_worker.v_saga"))[0]
+        assert saga["attention"] == "timer_failed: timeout:1: 1 workers died of it, alone"
+        await h.orchestrator.advance([ref])
+        assert len(await h.query("SELECT FROM saga_worker.v_journal WHERE input_kind = 'timer'")) == 0
+
+
 async def test_a_suspect_waits_until_no_other_code_of_an_author_can_kill_the_process(database_url: str) -> None:
     async with harness(database_url) as h:
         await h.store(row(Opened(account="a"), "a", message_id="1"), row(Opened(account="b"), "b", message_id="2"))
         others_run, let_others_go, suspect_runs = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-        async def others(ids: Sequence[int]) -> None:
+        async def others(intent: Intent) -> None:
             others_run.set()
             await let_others_go.wait()
 
-        async def suspect(ids: Sequence[int]) -> None:
+        async def suspect(intent: Intent) -> None:
             suspect_runs.set()
 
         batch = asyncio.create_task(h.orchestrator.advance([ref_of("account", "a")], announce=others))

@@ -110,7 +110,9 @@ async def stages(database_url: str, saga: Saga[Any] = transfer, *, wakes: bool =
             worker_id=lambda: worker_id, hand_over=lambda rows, held_back: None, reread=lambda: None,
             on_own_work=own_work,
         )  # fmt: skip
-        local_steps = LocalSteps(orchestrator, follow_up=pool.follow_up, reread=lambda: None)
+        local_steps = LocalSteps(
+            orchestrator, follow_up=pool.follow_up, reread=lambda: None, announce=pool.announce
+        )  # fmt: skip
         timers = DueTimers(database, pool, interval_seconds=0.05)
         made = Stages(database, pool, orchestrator, saga.name)
         pool.start()

@@ -13,9 +13,11 @@ from saga_worker.saga.draft import (
     CANNOT_COMPENSATE,
     DEADLINE,
     DEADLINE_PASSED,
+    LOCAL,
     LOCAL_FAILED,
     NO_ANSWER,
     REJECTED_AFTER_PIVOT,
+    TIMER_FAILED,
     UNDELIVERABLE,
     UNDO_AGAIN,
     UNDO_FAILED,
@@ -27,7 +29,7 @@ from saga_worker.saga.draft import (
 )
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import Ignored, OperatorCommand
-from saga_worker.saga.instance import CommandKind, Fate
+from saga_worker.saga.instance import NEVER, CommandKind, Fate
 from saga_worker.saga.steps import WaitStep
 
 COMMANDS: Final = {
@@ -35,6 +37,7 @@ COMMANDS: Final = {
     "recheck": "judge held and parked rows anew",
     "undeliverable": "a command found no queue; the relay keeps trying",
     "delivered": "the command that found no queue has found one",
+    "worker_killed": "a worker died that had a timer or a local step in hand",
 }
 
 
@@ -53,20 +56,50 @@ def apply(draft: Draft, command: OperatorCommand) -> Next:
             return Stay()
         case "delivered":
             return Stay() if draft.lift(_destination(command), UNDELIVERABLE) else Ignored("not_listed")
+        case "worker_killed":
+            return _worker_killed(draft, command)
         case _:
             known = ", ".join(COMMANDS)
             raise PoisonMessage("unknown_operator_command", f"{command.type!r} is none of: {known}.")
 
 
-def _destination(command: OperatorCommand) -> str:
+def _arguments(command: OperatorCommand) -> dict[str, object]:
     try:
         arguments = from_json(command.body)
     except ValueError:
         arguments = None
-    destination = arguments.get("destination") if isinstance(arguments, dict) else None
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _destination(command: OperatorCommand) -> str:
+    destination = _arguments(command).get("destination")
     if not isinstance(destination, str):
         raise PoisonMessage("bad_operator_command", f"{command.type} needs the name of a destination in its arguments.")
     return destination
+
+
+def _worker_killed(draft: Draft, command: OperatorCommand) -> Next:
+    """From the first death on it runs alone; when it has killed as many workers alone as it may, somebody must look."""
+    arguments = _arguments(command)
+    name, _, epoch = str(arguments.get("timer")).rpartition(":")
+    timer = draft.timers.get(name)
+    if timer is None or str(timer.epoch) != epoch:
+        return Ignored("timer_not_armed")
+    deaths = max(1, timer.deaths + bool(arguments.get("alone")))
+    alone = deaths - 1
+    if alone < draft.given.crashes:
+        draft.timers[name] = replace(timer, deaths=deaths)
+        return Stay()
+    kind, _, seq = name.partition(":")
+    if kind != LOCAL:
+        draft.timers[name] = replace(timer, deaths=deaths, due_at=NEVER)
+        draft.attend(TIMER_FAILED, f"{name}: {alone} workers died of it, alone")
+        return Stay()
+    draft.disarm(name)
+    record = draft.commands[int(seq)]
+    is_undo = record.kind is CommandKind.UNDO
+    draft.attend(UNDO_FAILED if is_undo else LOCAL_FAILED, record.step)
+    return Proceed() if is_undo else Stay()
 
 
 def _retry(draft: Draft) -> Next:
@@ -140,8 +173,8 @@ def _acknowledge(draft: Draft) -> bool:
 
 
 def _hurry_failed_timers(draft: Draft) -> bool:
-    """Timers whose code raised do not wait for their next try."""
-    failed = {name: timer for name, timer in draft.timers.items() if timer.failures}
+    """Timers whose code raised do not wait for their next try; those that killed are tried once more."""
+    failed = {name: timer for name, timer in draft.timers.items() if timer.failures or timer.due_at == NEVER}
     for name, timer in failed.items():
-        draft.timers[name] = replace(timer, due_at=draft.given.now, failures=0)
+        draft.timers[name] = replace(timer, due_at=draft.given.now, failures=0, deaths=0)
     return bool(failed)

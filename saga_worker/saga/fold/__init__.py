@@ -22,19 +22,21 @@ from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import due_timers, early, ready
 from saga_worker.saga.fold.backlog import is_blocked
 from saga_worker.saga.fold.closing import NOT_NOW, close, due_local
+from saga_worker.saga.fold.due_timers import in_hand
 from saga_worker.saga.fold.working_copy import Limits, WorkingCopy
 from saga_worker.saga.inputs import Applied, Given, LocalDone, LocalFailed, Raised
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.rows import InboxRow
 
-__all__ = ["NOT_NOW", "Limits", "LocalRefused", "due_local", "fold", "fold_local", "is_blocked"]
+__all__ = ["NOT_NOW", "Limits", "LocalRefused", "due_local", "fold", "fold_local", "in_hand", "is_blocked"]
 
 
 def fold(
     saga: Saga[Any], ref: UUID, instance: Instance | None, rows: Sequence[InboxRow], given: Given, limits: Limits,
-    *, alone: bool = False, write_error: str | None = None,
+    *, alone: bool = False, write_error: str | None = None, fires: bool = True,
 ) -> SagaChange:  # fmt: skip
-    """Apply what can be applied. With `alone` the first row only, which may be a suspect.
+    """Apply what can be applied. With `alone` the first row or timer only, which may be a suspect. Without `fires`
+    no timer: of one that killed the worker nobody would know unless it was announced.
 
     `write_error` says that what this first row leads to cannot be written: it counts as an error of its handler.
     """
@@ -43,7 +45,8 @@ def fold(
     if copy.has_early:
         early.offer_once(copy)
         early.expire(copy)
-    due_timers.fire(copy)
+    if fires:
+        due_timers.fire(copy)
     return close(copy)
 
 

@@ -11,13 +11,12 @@ from typing import Final
 from msgspec.structs import replace
 
 from saga_worker.saga.decide.event import is_over
-from saga_worker.saga.draft import SEQUENCE_GAP, gap_subject
+from saga_worker.saga.draft import SEQUENCE_GAP, TIMER_FAILED, gap_subject
 from saga_worker.saga.fold.working_copy import WorkingCopy
-from saga_worker.saga.instance import Timer
+from saga_worker.saga.instance import NEVER, Timer
 from saga_worker.saga.rows import InboxRow
 
 DEAD_LETTER: Final = "dead_letter"
-TIMER_FAILED: Final = "timer_failed: "  # with the name of the timer and the error
 
 
 def note_gap(copy: WorkingCopy, row: InboxRow) -> None:
@@ -31,7 +30,7 @@ def note_gap(copy: WorkingCopy, row: InboxRow) -> None:
 def note_failed_timer(copy: WorkingCopy, name: str, error: str) -> None:
     """Its tries are used up."""
     assert copy.instance is not None
-    about = f"{TIMER_FAILED}{name}: "
+    about = f"{TIMER_FAILED}: {name}: "
     others = [entry for entry in copy.instance.progress.attention if not entry.startswith(about)]
     _list(copy, [*others, f"{about}{error[:200].replace('; ', ', ')}"])
 
@@ -51,8 +50,9 @@ def judge(copy: WorkingCopy) -> None:
 
 def _is_over(entry: str, timers: dict[str, Timer]) -> bool:
     """Whether this entry is about a timer that is gone, was armed anew, or is to be tried afresh."""
-    name = entry.removeprefix(TIMER_FAILED)
-    return name != entry and not any(name.startswith(f"{n}: ") and timer.failures for n, timer in timers.items())
+    name = entry.removeprefix(f"{TIMER_FAILED}: ")
+    failing = (n for n, timer in timers.items() if timer.failures or timer.due_at == NEVER)
+    return name != entry and not any(name.startswith(f"{n}: ") for n in failing)
 
 
 def _list(copy: WorkingCopy, listed: list[str]) -> None:

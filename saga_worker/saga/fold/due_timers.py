@@ -1,13 +1,14 @@
 """Timers that are due, after all rows.
 
 Rules kept here: the oldest first, and none while a row is left that could still win against it; after one that moved
-the saga early rows have their turn before the next; one whose code raises is due again after the back-off, and asks
-for attention once its tries are used up.
+the saga early rows have their turn before the next; one that a worker may have died of runs alone; one whose code
+raises is due again after the back-off, and asks for attention once its tries are used up.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Final, assert_never
 
 from msgspec.structs import replace
@@ -17,6 +18,7 @@ from saga_worker.saga.fold import early
 from saga_worker.saga.fold.attention import note_failed_timer
 from saga_worker.saga.fold.working_copy import WorkingCopy
 from saga_worker.saga.inputs import Applied, Decision, Ignored, Parked, Postponed, Raised, Refused, TimerFired
+from saga_worker.saga.instance import Instance
 
 AT_ONCE: Final = 50
 HOPELESS: Final = timedelta(hours=1)  # between tries of a timer whose handler keeps raising
@@ -27,11 +29,14 @@ def fire(copy: WorkingCopy) -> None:
     if copy.is_stopped() or (copy.alone and copy.applied):
         return
     for _ in range(AT_ONCE):
-        name = _oldest_due(copy)
-        if name is None:
-            return
         before = copy.instance
-        assert before is not None
+        names = due(before, copy.given.now, copy.given.replies_are_in)
+        if before is None or not names:
+            return
+        name = names[0]
+        if before.progress.timers[name].deaths and not copy.alone:
+            copy.change.suspect_timer = True
+            return
         _settle(copy, name, copy.decide(TimerFired(name, before.progress.timers[name].epoch)))
         if copy.has_moved(before) and early.put_all_behind(copy):
             # In a transaction of their own, which announces them: of those that this one takes up nobody would know
@@ -41,17 +46,24 @@ def fire(copy: WorkingCopy) -> None:
             return
 
 
-def _oldest_due(copy: WorkingCopy) -> str | None:
-    if copy.instance is None:
-        return None
-    due = [
+def due(instance: Instance | None, now: datetime, replies_are_in: bool) -> list[str]:
+    """Names of the timers that may fire, oldest first."""
+    if instance is None:
+        return []
+    found = [
         (timer.due_at, timer.epoch, name)
-        for name, timer in copy.instance.progress.timers.items()
-        if timer.due_at <= copy.given.now
-        and not is_local(name)
-        and (copy.given.replies_are_in or not is_reply_timeout(name))
+        for name, timer in instance.progress.timers.items()
+        if timer.due_at <= now and not is_local(name) and (replies_are_in or not is_reply_timeout(name))
     ]
-    return min(due)[2] if due else None
+    return [name for _, _, name in sorted(found)]
+
+
+def in_hand(instance: Instance, now: datetime, replies_are_in: bool, *, alone: bool) -> list[str]:
+    """Those that one transaction may run, as "name:epoch": up to a suspect, which runs alone."""
+    timers = instance.progress.timers
+    names = due(instance, now, replies_are_in)
+    names = names[:1] if alone else list(takewhile(lambda name: not timers[name].deaths, names))
+    return [f"{name}:{timers[name].epoch}" for name in names]
 
 
 def _settle(copy: WorkingCopy, name: str, decision: Decision) -> None:
@@ -77,7 +89,7 @@ def _fail(copy: WorkingCopy, name: str, error: str) -> None:
     timer = progress.timers[name]
     failures = timer.failures + 1
     delay = copy.limits.attempts.delay(failures, copy.given.jitter)
-    later = replace(timer, due_at=copy.given.now + (delay or HOPELESS), failures=failures)
+    later = replace(timer, due_at=copy.given.now + (delay or HOPELESS), failures=failures, deaths=0)
     progress = replace(progress, timers={**progress.timers, name: later})
     copy.instance = replace(copy.instance, progress=progress)
     if delay is None:
