@@ -32,6 +32,8 @@ def upgrade(as_json: bool) -> None:
 def _done(before: str | None, after: str) -> str:
     if before is None:
         return f"created at {after}"
+    if before > after:
+        return f"left at {before}, which a newer release has made"
     return f"up to date at {after}" if before == after else f"upgraded from {before} to {after}"
 
 

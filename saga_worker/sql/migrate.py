@@ -2,11 +2,16 @@
 
 Takes a database URL and a schema name, guarantees that only one process migrates at a time and that a failed
 migration leaves nothing behind. `worker` calls `check` before it takes any work.
+
+A revision that workers of the release before can live with (it only adds, and what it adds has a default) says
+`expand = True`. The schema notes from which revision on releases may run on it, so that two run side by side in a
+rolling deploy; what the older one still needs is taken away one release later.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,18 +24,22 @@ from saga_worker.sql.connection import dsn_of
 
 if TYPE_CHECKING:  # importing the two takes as long as all of a worker's start, and a worker only checks
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 VERSION_TABLE: Final = "schema_version"
 _ATTEMPTS: Final = 10
 _LOCK_NOT_AVAILABLE: Final = "55P03"
+# As JSON, since a schema that an earlier release has migrated lacks the second column.
+_STATE: Final = "SELECT version_num, to_jsonb(v) ->> 'compatible_from' FROM {} AS v"
 
 
 async def upgrade(database_url: str, *, schema: str = DEFAULT_SCHEMA) -> str | None:
     """Run the missing migrations; the revision before them, None when there were no tables.
 
-    A table that stays locked for 2 s is tried again, ten times.
+    A table that stays locked for 2 s is tried again, ten times. The schema of a newer release is left alone; raises
+    `SchemaMismatch` if this one cannot run on it.
     """
     quoted(schema)
     engine = _engine(database_url)
@@ -50,17 +59,35 @@ async def upgrade(database_url: str, *, schema: str = DEFAULT_SCHEMA) -> str | N
 
 
 async def check(database_url: str, *, schema: str = DEFAULT_SCHEMA) -> None:
-    """Raise `SchemaMismatch` unless the schema is the one this release was written for."""
+    """Raise `SchemaMismatch` unless this release can run on the schema: its own, or a newer one that allows it."""
     connection = await asyncpg.connect(dsn_of(database_url), timeout=5, command_timeout=15, statement_cache_size=0)
     try:
-        found = await _revision(connection, schema)
+        found = await _state(connection, schema)
     finally:
         await connection.close()
+    _judge(found, schema)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The revision of a schema, and the oldest whose release may run on it; None: it was never noted."""
+
+    revision: str
+    compatible_from: str | None
+
+
+def _judge(found: _State | None, schema: str) -> None:
     wanted = head()
-    if found != wanted:
+    if found is None or found.revision < wanted:
+        revision = found.revision if found is not None else "none"
         raise SchemaMismatch(
-            f"Schema {schema} is at revision {found or 'none'}, this release needs {wanted}: "
-            + ("run `saga-worker db upgrade`." if found is None or found < wanted else "run a newer release.")
+            f"Schema {schema} is at revision {revision}, this release needs {wanted}: run `saga-worker db upgrade`."
+        )
+    oldest = found.compatible_from or found.revision
+    if wanted < oldest:
+        raise SchemaMismatch(
+            f"Schema {schema} is at revision {found.revision}, where only releases of revision {oldest} or later can"
+            f" run; this one is of revision {wanted}: run a newer release."
         )
 
 
@@ -83,6 +110,7 @@ def run_script(name: str) -> None:
 def _upgrade(connection: Connection, schema: str) -> str | None:
     from alembic import command
     from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
     from sqlalchemy import text
 
     connection.execute(text("SET LOCAL lock_timeout = '2s'"))
@@ -94,10 +122,26 @@ def _upgrade(connection: Connection, schema: str) -> str | None:
     connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
     options = {"version_table": VERSION_TABLE, "version_table_schema": schema}
     before = MigrationContext.configure(connection, opts=options).get_current_revision()
+    if before is not None and before > head():
+        row = connection.exec_driver_sql(_STATE.format(_version_table(schema))).one()
+        _judge(_State(*row), schema)
+        return before
     config = _config()
     config.attributes.update(connection=connection, schema=schema)
     command.upgrade(config, "head")
+    _note_compatibility(connection, schema, ScriptDirectory.from_config(config))
     return before
+
+
+def _note_compatibility(connection: Connection, schema: str, scripts: ScriptDirectory) -> None:
+    """The newest revision that the release before could not live with; all since then only add."""
+    all_revisions = scripts.walk_revisions()  # newest first
+    oldest = next(each.revision for each in all_revisions if not getattr(each.module, "expand", False))
+    table = _version_table(schema)
+    if connection.exec_driver_sql(_STATE.format(table)).one()[1] == oldest:
+        return
+    connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS compatible_from text")
+    connection.exec_driver_sql(f"UPDATE {table} SET compatible_from = '{oldest}'")
 
 
 def _config() -> Config:
@@ -119,12 +163,16 @@ def _engine(database_url: str) -> AsyncEngine:
     return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
 
 
-async def _revision(connection: asyncpg.Connection, schema: str) -> str | None:
-    table = f"{quoted(schema)}.{VERSION_TABLE}"
+async def _state(connection: asyncpg.Connection, schema: str) -> _State | None:
+    table = _version_table(schema)
     if await connection.fetchval("SELECT to_regclass($1)", table) is None:
         return None
-    found: str | None = await connection.fetchval(f"SELECT version_num FROM {table}")
-    return found
+    row = await connection.fetchrow(_STATE.format(table))
+    return _State(*row) if row is not None else None
+
+
+def _version_table(schema: str) -> str:
+    return f"{quoted(schema)}.{VERSION_TABLE}"
 
 
 def _sqlstate(error: Exception) -> str | None:
