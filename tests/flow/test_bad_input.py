@@ -109,12 +109,15 @@ class Shop:
         await self.eventually(queues_are_empty)
 
 
-@pytest.fixture(params=["fast path", "general path"])
+@pytest.fixture(params=["fast path", "general path", "public AMQP path"])
 async def shop(
     request: pytest.FixtureRequest, workers: Workers, wire: Wire, records: Records, amqp_url: str,
     eventually: Eventually, caplog: pytest.LogCaptureFixture,
 ) -> AsyncIterator[Shop]:  # fmt: skip
-    worker = await workers.start(body_limit_bytes=250_000, fast_path=request.param == "fast path")
+    amqp_path = "public" if request.param == "public AMQP path" else "lean"
+    worker = await workers.start(
+        body_limit_bytes=250_000, fast_path=request.param != "general path", amqp_path=amqp_path
+    )
     yield Shop(wire, records, amqp_url, eventually)
     await eventually(lambda: worker.deliveries.unacknowledged == 0)
     assert [record.message for record in caplog.records if record.exc_info or record.levelname == "ERROR"] == []

@@ -86,6 +86,7 @@ async def test_empty_bodies_and_bodies_of_several_frames_pass(amqp_url: str, nam
         assert [len(d.body) for d in await take(deliveries, len(sizes))] == sizes
 
 
+@pytest.mark.parametrize("hot_path", ["lean", "public", "bare"], indirect=True)
 async def test_only_the_unroutable_of_many_is_reported_unroutable(amqp_url: str, namespace: Namespace) -> None:
     messages = [event(namespace, f"m{n}", type_="nobody" if n % 10 == 3 else "order_placed") for n in range(200)]
     async with consuming(amqp_url, namespace), publishing(amqp_url, namespace) as publisher:
@@ -102,6 +103,7 @@ async def test_an_event_without_subscriber_is_confirmed(amqp_url: str, namespace
     assert outcomes == [Confirmed()]
 
 
+@pytest.mark.parametrize("hot_path", ["lean", "public", "bare"], indirect=True)
 async def test_what_the_broker_refuses_for_now_is_unknown(amqp_url: str, namespace: Namespace) -> None:
     small = f"{namespace}.small"
     async with bare_channel(amqp_url) as channel, publishing(amqp_url, namespace) as publisher:
@@ -161,6 +163,7 @@ async def test_a_routing_key_over_255_bytes_is_invalid(amqp_url: str, namespace:
     assert "routing_key" in outcome.error
 
 
+@pytest.mark.parametrize("hot_path", ["lean", "public", "bare"], indirect=True)
 async def test_a_message_that_closes_the_channel_is_found_and_its_neighbours_are_sent(
     amqp_url: str, namespace: Namespace
 ) -> None:
@@ -178,6 +181,7 @@ async def test_a_message_that_closes_the_channel_is_found_and_its_neighbours_are
     assert taken == {m.properties.message_id for m in good}
 
 
+@pytest.mark.parametrize("hot_path", ["lean", "public", "bare"], indirect=True)
 async def test_a_message_that_closes_the_connection_is_found_and_its_neighbours_are_sent(
     amqp_url: str, namespace: Namespace
 ) -> None:
