@@ -17,6 +17,7 @@ SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid
 
 
 async def test_a_run_whose_samples_fail_says_so_and_leaves_no_process_behind(place: Place) -> None:
+    sleeper = 0
     with pytest.raises(asyncpg.UndefinedTableError):
         async with Campaign(place, DEAL) as run:
             sleeper = run.processes.start("sleeper", SLEEPER, os.environ)

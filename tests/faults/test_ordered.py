@@ -13,7 +13,7 @@ from tests.faults.campaign import Place, on_path
 from tests.faults.modes import Mode
 from tests.faults.ordered import Plan, ordered
 
-SMALL: dict[str, Any] = {"events": 8000, "producers": 4, "workers": 3, "keys": 60, "kill_seconds": 0.4}
+SMALL = Plan(events=8000, producers=4, workers=3, keys=60, kill_seconds=0.4)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def test_events_of_a_key_are_applied_in_order_while_workers_are_killed(
     place: Place, kind: dict[str, Any], path: str, mode: Mode | None
 ) -> None:
     is_slow = mode is not None and mode.batch < 50  # a transaction for each event takes its time
-    plan = Plan(**SMALL | kind | ({"events": 1500} if is_slow else {}))
+    plan = replace(SMALL, events=1500 if is_slow else SMALL.events, **kind)
     outcome = await ordered(place, plan, worker_settings=on_path(path))
 
     assert outcome.is_clean, outcome
