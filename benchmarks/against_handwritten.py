@@ -34,15 +34,16 @@ Contender = Callable[[int], Deployment]  # by number of processes
 class Handwritten(Deployment):
     """Processes of `handwritten.py` on tables of their own."""
 
+    worker_stdout = PIPE  # they say when they are ready
+
     async def prepare(self) -> None:
         await handwritten.create_tables(self.database_url)
 
     def worker_command(self) -> Sequence[str]:
         return ("-m", "benchmarks.handwritten", self.database_url, self.servers.amqp_url, self.namespace)
 
-    async def start_workers(self, *, wait: bool = True) -> None:
-        self.workers = [self.start_process(*self.worker_command(), stdout=PIPE) for _ in range(self.worker_count)]
-        for worker in self.workers if wait else ():
+    async def wait_for_workers(self) -> None:
+        for worker in self.workers:
             assert worker.stdout is not None
             with worker.stdout as said:
                 if said.readline() != b"ready\n":

@@ -29,7 +29,7 @@ from saga_worker.saga.errors import LeaseLost
 from saga_worker.saga.own_work import ActivityStep
 from saga_worker.saga.registry import Registry
 from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
-from saga_worker.telemetry import Event, Field, metrics
+from saga_worker.telemetry import metrics, stage_failed
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ class Activities:
                     if is_fast:
                         is_fast = False  # a write of some saga is refused: the pool finds out which
                         continue
-                    log.exception(Event.STAGE_FAILED, extra={Field.STAGE: "activities", Field.ERROR: describe(error)})
+                    stage_failed(log, "activities", describe(error), level=logging.ERROR, trace=True)
                     if len(group) > 1:
                         for ended in group:
                             await self._settle([ended])
@@ -280,7 +280,7 @@ class Activities:
                 failures = 0
             except Exception as error:
                 failures += 1
-                log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "activities", Field.ERROR: describe(error)})
+                stage_failed(log, "activities", describe(error))
                 rest = backoff.delay(failures, first=0.2, longest=5.0)
             with suppress(TimeoutError):
                 async with asyncio.timeout(rest):

@@ -27,7 +27,7 @@ from saga_worker.routes import RouteTable
 from saga_worker.saga.errors import LeaseLost
 from saga_worker.saga.rows import RowState
 from saga_worker.sql.connection import Connection, Database, UnknownCommit, describe, is_transient
-from saga_worker.telemetry import Event, Field, metrics
+from saga_worker.telemetry import Event, Field, metrics, stage_failed
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +107,7 @@ class Consumer:
             fault_point("consumer.before_insert")
             stored = await self._store(batch.deliveries)
         except Exception as error:
-            metrics.stage_failures.labels("consumer").inc()
-            log.exception(Event.STAGE_FAILED, extra={Field.STAGE: "consumer", Field.ERROR: describe(error)})
+            stage_failed(log, "consumer", describe(error), level=logging.ERROR, trace=True)
             await self._give_back()
             return
         if stored is None:
@@ -272,7 +271,7 @@ class _Progress:
             try:
                 await self._look()
             except Exception as error:
-                log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "consumer progress", Field.ERROR: describe(error)})
+                stage_failed(log, "consumer_progress", describe(error))
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _look(self) -> None:

@@ -24,7 +24,7 @@ from saga_worker.orchestrator import Advanced, Orchestrator
 from saga_worker.saga.errors import LeaseLost
 from saga_worker.saga.rows import RowState
 from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
-from saga_worker.telemetry import Event, Field, metrics
+from saga_worker.telemetry import Event, Field, metrics, stage_failed
 from saga_worker.workers import Intent
 
 log = logging.getLogger(__name__)
@@ -118,10 +118,7 @@ class InboxPool:
                 failures = 0
             except Exception as error:
                 failures += 1
-                log.warning(
-                    Event.STAGE_FAILED,
-                    extra={Field.STAGE: "inbox_pool", Field.ERROR: describe(error), Field.ATTEMPT: failures},
-                )
+                stage_failed(log, "inbox_pool", describe(error), attempt=failures)
                 await self._pause(backoff.delay(failures, first=0.2, longest=5.0) * random.uniform(0.5, 1.0))
 
     async def _find(self) -> list[UUID]:
@@ -205,9 +202,7 @@ class InboxPool:
             await self._advance_or_split(refs[:half], slot, from_timers)
             await self._advance_or_split(refs[half:], slot, from_timers)
             return
-        log.error(
-            Event.STAGE_FAILED, extra={Field.STAGE: "inbox_pool", Field.REF: refs[0], Field.ERROR: describe(error)}
-        )
+        stage_failed(log, "inbox_pool", describe(error), level=logging.ERROR, ref=refs[0])
         advanced = await self._run_alone(refs[0], slot, from_timers, write_error=None)
         if advanced is None:
             await self._commit(refs, slot, from_timers=from_timers, alone=True, write_error=describe(error))
@@ -287,12 +282,9 @@ def _count(advanced: Advanced) -> None:
                 log.warning(Event.ROW_DEAD, extra={Field.INBOX_ID: row.id, Field.REASON: row.reason})
         for entry in change.journal:
             applied[entry.consumer, entry.input_kind] += 1
-        if saga is None or change.after is None:
-            continue
-        if change.before is None:
-            started[definition] += 1
-        if saga.status.is_final and not (change.before is not None and change.before.status.is_final):
-            finished[definition, saga.status.label] += 1
+        started[definition] += change.has_begun
+        if change.after is not None and change.has_ended:
+            finished[definition, change.after.status.label] += 1
     for definition, count in started.items():
         metrics.started.labels(definition).inc(count)
     for counter, found in ((metrics.settled, settled), (metrics.inputs_applied, applied), (metrics.finished, finished)):

@@ -16,7 +16,7 @@ from typing import Final
 
 from saga_worker import workers
 from saga_worker.sql.connection import Connection, Database, describe, single_connection
-from saga_worker.telemetry import Event, Field
+from saga_worker.telemetry import Event, Field, stage_failed
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Lease:
             async with asyncio.timeout(FAREWELL_SECONDS), self._database.transaction() as connection:
                 await workers.leave(connection, self._worker_id)
         except Exception as error:  # whatever it is, the process ends now, and in order
-            log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "lease", Field.ERROR: describe(error)})
+            stage_failed(log, "lease", describe(error))
 
     async def _register(self, connection: Connection) -> int:
         return await workers.register(
@@ -84,7 +84,7 @@ class Lease:
                         await self._renew(connection)
             except Exception as error:
                 if not is_failing:  # one line for the whole time: it is tried every second
-                    log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "heartbeat", Field.ERROR: describe(error)})
+                    stage_failed(log, "heartbeat", describe(error))
                 is_failing = True
                 await asyncio.to_thread(self._stopping.wait, 1.0)
 

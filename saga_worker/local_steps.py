@@ -17,7 +17,7 @@ from uuid import UUID
 from saga_worker.orchestrator import Advanced, Orchestrator
 from saga_worker.saga.errors import LeaseLost
 from saga_worker.sql.connection import UnknownCommit, describe
-from saga_worker.telemetry import Event, Field
+from saga_worker.telemetry import stage_failed
 from saga_worker.workers import Intent
 
 log = logging.getLogger(__name__)
@@ -83,9 +83,7 @@ class LocalSteps:
             self._reread()
             return True
         except Exception as error:
-            log.warning(
-                Event.STAGE_FAILED, extra={Field.STAGE: "local_steps", Field.REF: ref, Field.ERROR: describe(error)}
-            )
+            stage_failed(log, "local_steps", describe(error), ref=ref)
             await asyncio.sleep(random.uniform(0.2, 0.5))
             return True
         self._follow_up(advanced)

@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 from saga_worker import inbox
 from saga_worker.inbox import NewRow
 from saga_worker.sql.connection import Database, describe
-from saga_worker.telemetry import Event, Field
+from saga_worker.telemetry import stage_failed
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class RelayNotices:
                 rows = [_row(found[ref], kind, ref, destination) for kind, ref, destination in notices if ref in found]
                 await inbox.insert(connection, rows)
         except Exception as error:
-            log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "relay notices", Field.ERROR: describe(error)})
+            stage_failed(log, "relay_notices", describe(error))
             return False
         self._on_stored(refs)
         return True

@@ -155,6 +155,18 @@ REGISTRY: Final = CollectorRegistry()
 metrics: Final = Metrics(REGISTRY)
 
 
+def stage_failed(
+    log: logging.Logger, stage: str, error: str, *, level: int = logging.WARNING, trace: bool = False,
+    **fields: object,
+) -> None:  # fmt: skip
+    """Count and log that a pass of `stage` failed; `error` is a sentence without payload or secret.
+
+    `trace` adds the traceback of the exception that is being handled, for a fault of ours.
+    """
+    metrics.stage_failures.labels(stage).inc()
+    log.log(level, Event.STAGE_FAILED, exc_info=trace, extra={Field.STAGE: stage, Field.ERROR: error, **fields})
+
+
 # C0 and C1 controls, DEL, and what reorders or breaks a line on a terminal: bidi marks, line separators, BOM,
 # and surrogates, which no terminal can encode.
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")

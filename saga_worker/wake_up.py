@@ -16,7 +16,7 @@ from typing import Final
 
 from saga_worker import backoff
 from saga_worker.sql.connection import Connection, describe, single_connection
-from saga_worker.telemetry import Event, Field
+from saga_worker.telemetry import stage_failed
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class _Loop(ABC):
                     await self.serve(connection)
             except Exception as error:
                 failures += 1
-                log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "wake_up", Field.ERROR: describe(error)})
+                stage_failed(log, "wake_up", describe(error))
             await asyncio.sleep(backoff.delay(failures, first=RETRY_SECONDS, longest=LONGEST_RETRY_SECONDS))
 
     @abstractmethod

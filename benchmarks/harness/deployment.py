@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -87,10 +88,11 @@ class Run:
         }  # fmt: skip
 
 
-class Deployment:
+class Deployment(ABC):
     """As an async context manager: made ready and warmed up inside, gone with all its queues and tables after."""
 
     workload: Workload = THREE_COMMANDS
+    worker_stdout: int = subprocess.DEVNULL
     queues: tuple[str, ...] = ("inbox", "echo")  # below the namespace; empty in the end
 
     def __init__(self, servers: Servers, *, workers: int = 1, database: str | None = None) -> None:
@@ -111,22 +113,24 @@ class Deployment:
 
     # -- what a contender says --------------------------------------------------------------------------------------
 
+    @abstractmethod
     async def prepare(self) -> None:
         """Make tables in the empty database."""
-        raise NotImplementedError
 
+    @abstractmethod
     def worker_command(self) -> Sequence[str]:
-        raise NotImplementedError
+        """Arguments of Python."""
 
     def worker_environment(self) -> dict[str, str]:
         return {}
 
-    async def workers_are_ready(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    async def wait_for_workers(self) -> None:
+        """Return when all of them take deliveries."""
 
+    @abstractmethod
     async def check_tables(self, sagas: int) -> None:
         """Raise `WrongRun` unless all `sagas` are at their end and nothing was done twice."""
-        raise NotImplementedError
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -159,9 +163,11 @@ class Deployment:
         await self.start_workers()
 
     async def start_workers(self, *, wait: bool = True) -> None:
-        self.workers = [self.start_process(*self.worker_command()) for _ in range(self.worker_count)]
+        self.workers = [
+            self.start_process(*self.worker_command(), stdout=self.worker_stdout) for _ in range(self.worker_count)
+        ]
         if wait:
-            await until(self.workers_are_ready, seconds=60, alive=self.workers)
+            await self.wait_for_workers()
 
     async def stop_workers(self) -> None:
         """As an operator would: they drain."""
@@ -325,7 +331,10 @@ class Product(Deployment):
             "SAGA_WORKER_LOG_LEVEL": "warning",
         } | self.settings  # fmt: skip
 
-    async def workers_are_ready(self) -> bool:
+    async def wait_for_workers(self) -> None:
+        await until(self._are_ready, seconds=60, alive=self.workers)
+
+    async def _are_ready(self) -> bool:
         ready = await self.database.fetchval("SELECT count(*) FROM saga_worker.worker WHERE caught_up_at IS NOT NULL")
         return bool(ready == self.worker_count)
 

@@ -24,16 +24,23 @@ log = logging.getLogger(__name__)
 
 Setting = Literal["auto", "lean", "public"]
 AGAIN_SECONDS: Final = 60.0
+SELF_TEST_SECONDS: Final = 5.0  # some ten round trips, and a broker that is busy
 _FIXED: Final = {"lean": LEAN, "public": PUBLIC}
 
 
 class AmqpPath:
     """One for all connections of a process: what one has found out, the others need not try."""
 
-    def __init__(self, setting: Setting = "auto", *, namespace: str = "saga") -> None:
-        """`namespace`: queue and exchange of the self-test are named `<namespace>.self-test.<a random part>`."""
+    def __init__(
+        self, setting: Setting = "auto", *, namespace: str = "saga", deadline_seconds: float = SELF_TEST_SECONDS
+    ) -> None:
+        """`namespace`: queue and exchange of the self-test are named `<namespace>.self-test.<a random part>`.
+
+        A self-test that takes longer than `deadline_seconds` is no verdict.
+        """
         self._path = _FIXED.get(setting)
         self._namespace = namespace
+        self.deadline_seconds = deadline_seconds  # of a self-test
         self._lock = asyncio.Lock()
         self._again_at: float | None = None
         self.refusal: str | None = None  # why the lean path is not taken though it could be
@@ -53,7 +60,7 @@ class AmqpPath:
     async def _is_fit(self, session: Session) -> bool:
         self._again_at = None
         try:
-            await self_test(LEAN, session, self._namespace)
+            await self_test(LEAN, session, self._namespace, self.deadline_seconds)
         except Inconclusive as error:
             self._again_at = _now() + AGAIN_SECONDS
             reason = str(error)

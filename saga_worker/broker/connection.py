@@ -30,7 +30,7 @@ from saga_worker.broker.session import (
 )
 from saga_worker.broker.tap import Tap
 from saga_worker.saga.errors import ConfigurationError, SagaWorkerError
-from saga_worker.telemetry import Event, Field, metrics
+from saga_worker.telemetry import Event, Field, metrics, stage_failed
 
 log = logging.getLogger(__name__)
 # The libraries report every lost connection with a traceback; the supervisor says it in one line.
@@ -42,7 +42,7 @@ NOT_ALLOWED: Final = 530
 _UP_SECONDS: Final = 20.0
 _LAST_WORD_SECONDS: Final = 0.5
 _FIRST_DELAY_SECONDS: Final = 0.1
-_LONGEST_DELAY_SECONDS: Final = 5.0
+LONGEST_DELAY_SECONDS: Final = 5.0
 _STABLE_SECONDS: Final = 5.0
 
 
@@ -57,12 +57,17 @@ class BrokerConnection:
     """
 
     def __init__(
-        self, url: str, name: str, amqp_path: AmqpPath | None = None, *, heartbeat_seconds: int = HEARTBEAT_SECONDS
-    ) -> None:
-        """A broker that says nothing for three times `heartbeat_seconds` + 1 is given up."""
+        self, url: str, name: str, amqp_path: AmqpPath | None = None, *, heartbeat_seconds: int = HEARTBEAT_SECONDS,
+        longest_delay_seconds: float = LONGEST_DELAY_SECONDS,
+    ) -> None:  # fmt: skip
+        """A broker that says nothing for three times `heartbeat_seconds` + 1 is given up.
+
+        Between two attempts to connect it waits `longest_delay_seconds` at most.
+        """
         self._url = _checked(url).update_query(heartbeat=str(heartbeat_seconds), name=f"saga_worker {name}")
         self.name = name
         self._amqp_path = amqp_path or AmqpPath()
+        self._longest_delay = longest_delay_seconds
         self._on_up: Callable[[Session], Awaitable[None]] | None = None
         self._on_down: Callable[[Closure], None] | None = None
         self._session: Session | None = None
@@ -135,7 +140,7 @@ class BrokerConnection:
             failures = 0 if lasted > _STABLE_SECONDS else failures + 1
             if not self._stopping.is_set():
                 # What could not be read comes again at once, and counts as delivered each time.
-                delay = _LONGEST_DELAY_SECONDS if closure.is_unreadable else _delay(failures)
+                delay = self._longest_delay if closure.is_unreadable else _delay(failures, self._longest_delay)
                 log.warning(Event.BROKER_LOST, extra=self._fields(closure.text, delay))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(delay):
@@ -163,7 +168,7 @@ class BrokerConnection:
             closure = self._closure_of(session, error)
             self._first_attempt_done(None)
         except Exception as error:  # a fault of ours must not end the supervision
-            log.exception(Event.STAGE_FAILED, extra={Field.STAGE: self.name})
+            stage_failed(log, self.name, type(error).__name__, level=logging.ERROR, trace=True)
             closure = Closure(type(error).__name__)
             self._first_attempt_done(None)
         finally:
@@ -275,6 +280,5 @@ def _checked(url: str) -> URL:
     return parsed
 
 
-def _delay(failures: int) -> float:
-    longest = backoff.delay(failures + 1, first=_FIRST_DELAY_SECONDS, longest=_LONGEST_DELAY_SECONDS)
-    return longest * random.uniform(0.5, 1.0)
+def _delay(failures: int, longest: float) -> float:
+    return backoff.delay(failures + 1, first=_FIRST_DELAY_SECONDS, longest=longest) * random.uniform(0.5, 1.0)

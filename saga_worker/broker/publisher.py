@@ -22,7 +22,7 @@ from saga_worker.broker.outgoing import Invalid, OnOutcome, Outcome, Outgoing, U
 from saga_worker.broker.session import Closure, Session
 from saga_worker.broker.topology import Topology
 from saga_worker.broker.wire import publish_method
-from saga_worker.telemetry import Event, Field
+from saga_worker.telemetry import Event, Field, stage_failed
 
 log = logging.getLogger(__name__)
 
@@ -172,8 +172,8 @@ class Publisher:
         self._free(entry)
         try:
             entry.on_outcome(entry.message, outcome)
-        except Exception:
-            log.exception(Event.STAGE_FAILED, extra={Field.STAGE: "publisher"})
+        except Exception as error:
+            stage_failed(log, "publisher", type(error).__name__, level=logging.ERROR, trace=True)
 
     def _free(self, entry: Entry) -> None:
         self._ids.discard(entry.message_id)

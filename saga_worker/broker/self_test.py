@@ -25,7 +25,6 @@ from saga_worker.envelope.delivery import Delivery, FieldValue, Properties, Sour
 if TYPE_CHECKING:
     from saga_worker.broker.session import Session
 
-DEADLINE_SECONDS: Final = 5.0
 _NAME: Final = "self-test"
 
 
@@ -37,28 +36,28 @@ class Inconclusive(Exception):
     """The test did not come to its end, which the broker may be the reason of; the text says why."""
 
 
-async def self_test(path: HotPath, session: Session, namespace: str) -> None:
+async def self_test(path: HotPath, session: Session, namespace: str, deadline_seconds: float) -> None:
     """Raises `Unfit`, or whatever the library raises; `Inconclusive` when that is no verdict on the path."""
     if not session.tap.is_in_place:
         raise Unfit("the client library does not use the transport that it is given")
     step = asyncio.ensure_future(_follow(path, session, f"{namespace}.{_NAME}.{uuid4().hex}"))
     both: set[asyncio.Future[Any]] = {step, session.closed}
-    await asyncio.wait(both, timeout=DEADLINE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(both, timeout=deadline_seconds, return_when=asyncio.FIRST_COMPLETED)
     if not step.done():
         step.cancel()
-        await asyncio.wait({step}, timeout=DEADLINE_SECONDS)
-        raise Inconclusive(_why_not(session))
+        await asyncio.wait({step}, timeout=deadline_seconds)
+        raise Inconclusive(_why_not(session, deadline_seconds))
     try:
         await step
     except (AMQPError, OSError) as error:
         raise Inconclusive(f"{type(error).__name__}: {error}") from None
 
 
-def _why_not(session: Session) -> str:
+def _why_not(session: Session, deadline_seconds: float) -> str:
     if session.closed.done():
         return "the connection was lost in it"
     blocked = "; RabbitMQ takes no messages now" if session.tap.is_blocked else ""
-    return f"it did not end within {DEADLINE_SECONDS:g} s{blocked}"
+    return f"it did not end within {deadline_seconds:g} s{blocked}"
 
 
 async def _follow(path: HotPath, session: Session, place: str) -> None:

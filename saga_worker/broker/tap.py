@@ -31,7 +31,7 @@ from saga_worker.broker.wire import (
     METHOD,
     close_reason,
 )
-from saga_worker.telemetry import Event, Field
+from saga_worker.telemetry import stage_failed
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +108,8 @@ class Tap(TransportFactory):
             await self._feed(source, library)
         except OSError:
             pass  # the socket is gone, as the end of the stream says
-        except Exception:  # a fault of ours: the connection ends, and the supervisor builds the next one
-            log.exception(Event.STAGE_FAILED, extra={Field.STAGE: "broker tap"})
+        except Exception as error:  # a fault of ours: the connection ends, and the supervisor builds the next one
+            stage_failed(log, "broker_tap", type(error).__name__, level=logging.ERROR, trace=True)
         finally:
             library.feed_eof()
 

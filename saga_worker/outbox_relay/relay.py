@@ -24,7 +24,7 @@ from saga_worker.faults import fault_point
 from saga_worker.outbox import Key, OutboxRow
 from saga_worker.outbox_relay.lanes import LaneKey, Lanes, Message
 from saga_worker.sql.connection import Database, describe
-from saga_worker.telemetry import Event, Field, metrics
+from saga_worker.telemetry import Event, Field, metrics, stage_failed
 
 log = logging.getLogger(__name__)
 
@@ -317,8 +317,7 @@ class OutboxRelay:
         try:
             await step()
         except Exception as error:
-            metrics.stage_failures.labels("relay").inc()
-            log.warning(Event.STAGE_FAILED, extra={Field.STAGE: "relay", Field.ERROR: describe(error)})
+            stage_failed(log, "relay", describe(error))
             await asyncio.sleep(self._times.failed_pass)
 
 

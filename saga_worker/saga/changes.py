@@ -48,3 +48,14 @@ class SagaChange:
     local: bool = False  # a local step is due: it needs a transaction of its own
     suspect: int | None = None  # this row must run alone, in a transaction of its own
     suspect_timer: bool = False  # so must the timer that is due
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the saga was made in this transaction."""
+        return self.before is None and self.after is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the saga came to its end in this transaction."""
+        was_final = self.before is not None and self.before.status.is_final
+        return self.after is not None and self.after.status.is_final and not was_final

@@ -13,7 +13,7 @@ from typing import Final
 
 from saga_worker import backoff
 from saga_worker.sql.connection import describe
-from saga_worker.telemetry import Event, Field
+from saga_worker.telemetry import stage_failed
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Sweeper(ABC):
                 found_all = not await self.sweep()
                 failures = 0
             except Exception as error:
-                log.warning(Event.STAGE_FAILED, extra={Field.STAGE: type(self).__name__, Field.ERROR: describe(error)})
+                stage_failed(log, type(self).__name__, describe(error))
                 found_all = True
                 failures += 1
             if found_all:

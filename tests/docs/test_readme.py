@@ -86,6 +86,18 @@ def test_the_test_of_the_first_saga_passes_and_can_fail(shop: Path) -> None:
     assert run(*pytest_, cwd=shop).returncode == 1
 
 
+def test_a_project_of_ones_own_is_made_as_it_is_printed(tmp_path: Path) -> None:
+    (block,) = [block.text for block in blocks(README, "sh") if "mkdir" in block.text]
+    checkout = tmp_path / "checkout"
+    (checkout / ".venv").mkdir(parents=True)
+    (checkout / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    script = f"set -e\n{block}\npwd\nls\ncommand -v saga-worker"
+    done = run("sh", "-c", script, cwd=checkout)
+
+    assert done.stdout.split()[:2] == [str(tmp_path / "shop"), "definitions"], done.stderr
+    assert done.stdout.split()[2].endswith("/bin/saga-worker")
+
+
 class Shell:
     """Runs the lines of the README as a shell would, on servers of the test."""
 

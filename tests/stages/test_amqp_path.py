@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from saga_worker.broker import AmqpPath, BrokerConnection, Confirmed, Unroutable, connection, self_test
+from saga_worker.broker import AmqpPath, BrokerConnection, Confirmed, Unroutable
 from saga_worker.broker.amqp_path import Setting
 from saga_worker.broker.topology import DELIVERY_LIMIT
 from saga_worker.envelope import Source
@@ -76,11 +76,11 @@ async def test_the_self_test_leaves_nothing_in_the_broker(amqp_url: str, namespa
 
 
 async def test_what_one_connection_has_found_out_the_others_do_not_try_again(
-    amqp_url: str, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+    amqp_url: str, namespace: Namespace
 ) -> None:
     path = AmqpPath(namespace=str(namespace))
     async with connected(amqp_url, path):
-        monkeypatch.setattr(self_test, "DEADLINE_SECONDS", 0.0)  # a second test would not pass
+        path.deadline_seconds = 0.0  # a second test would not pass
 
         async with connected(amqp_url, path) as other:
             assert path_of(other) == "lean"
@@ -129,10 +129,9 @@ async def test_a_self_test_without_an_end_is_no_verdict(
 
 
 async def test_a_broker_that_does_not_answer_the_self_test_in_time_is_used_all_the_same(
-    amqp_url: str, namespace: Namespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    amqp_url: str, namespace: Namespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(self_test, "DEADLINE_SECONDS", 0.0)
-    async with connected(amqp_url, AmqpPath(namespace=str(namespace))) as one:
+    async with connected(amqp_url, AmqpPath(namespace=str(namespace), deadline_seconds=0.0)) as one:
         assert path_of(one) == "public"
 
     assert warnings(caplog) == ["it did not end within 0 s"]
@@ -165,7 +164,6 @@ async def test_a_message_that_the_library_cannot_read_ends_in_the_dead_queue_and
     eventually: Eventually,
 ) -> None:  # fmt: skip
     """Without our transport nothing stands between the library and its sender: the limit of the public path."""
-    monkeypatch.setattr(connection, "_LONGEST_DELAY_SECONDS", 0.1)  # 5 s, so that it does not come again in a storm
     ids = [f"m{n}" for n in range(30)]
     messages = [event(namespace, "caf\udce9" if n == 20 else id_) for n, id_ in enumerate(ids)]
     async with consuming(amqp_url, namespace), publishing(amqp_url, namespace) as publisher:
@@ -173,7 +171,7 @@ async def test_a_message_that_the_library_cannot_read_ends_in_the_dead_queue_and
     async with publishing(amqp_url, namespace) as publisher:
         await publisher.publish(messages)
     take_no_transport(monkeypatch)
-    async with consuming(amqp_url, namespace, path="public", watchdog_seconds=0.2) as inbox:
+    async with consuming(amqp_url, namespace, path="public", watchdog_seconds=0.2, longest_delay_seconds=0.1) as inbox:
         seen: dict[str | None, Source] = {}
         while len(seen) < 29:
             seen |= {d.properties.message_id: d.queue for d in await take(inbox, 1)}

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
+from saga_worker.sweepers.sweeper import Sweeper
 from saga_worker.telemetry import REGISTRY, Event, Field, configure_logging, escape_controls, redactor
 
 CANARY = "cAnArY-paSs"
 HOSTILE = "a\nlevel=error forged\x1b[2J\u202e\u2028\ud800"
 Configure = Callable[[str], io.StringIO]
+Eventually = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
@@ -125,3 +128,24 @@ def test_no_metric_is_labelled_by_what_messages_say() -> None:
     labels = {label for collector in REGISTRY._collector_to_names for label in getattr(collector, "_labelnames", ())}
 
     assert labels <= closed
+
+
+class Broken(Sweeper):
+    async def sweep(self) -> bool:
+        raise OSError("no route to host")
+
+
+async def test_a_pass_that_fails_is_logged_with_its_stage_and_counted(
+    caplog: pytest.LogCaptureFixture, eventually: Eventually
+) -> None:
+    def failures() -> float:
+        return REGISTRY.get_sample_value("saga_worker_stage_failures_total", {"stage": "Broken"}) or 0.0
+
+    before = failures()
+    sweeper = Broken(interval_seconds=60)
+    sweeper.start()
+    await eventually(lambda: failures() == before + 1)
+    await sweeper.stop()
+
+    (line,) = [record for record in caplog.records if record.getMessage() == Event.STAGE_FAILED]
+    assert (line.stage, line.levelname) == ("Broken", "WARNING")  # type: ignore[attr-defined]

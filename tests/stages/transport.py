@@ -55,9 +55,12 @@ async def publishing(
 async def consuming(
     url: str, namespace: str, *, path: AmqpPath | Setting | None = None, types: Sequence[str] = ("order_placed",),
     prefetch: int = 1000, byte_budget: int = 64 * 1024 * 1024, watchdog_seconds: float = 15.0,
-    heartbeat_seconds: int = 10,
+    heartbeat_seconds: int = 10, longest_delay_seconds: float = 5.0,
 ) -> AsyncIterator[Deliveries]:  # fmt: skip
-    connection = BrokerConnection(url, "consume", _amqp_path(path), heartbeat_seconds=heartbeat_seconds)
+    connection = BrokerConnection(
+        url, "consume", _amqp_path(path), heartbeat_seconds=heartbeat_seconds,
+        longest_delay_seconds=longest_delay_seconds,
+    )  # fmt: skip
     deliveries = Deliveries(
         connection, Topology(str(namespace)), prefetch=prefetch, byte_budget=byte_budget,
         watchdog_seconds=watchdog_seconds,
