@@ -4,12 +4,14 @@
 
 One pair measures, interleaved: the best unbatched pgbench (one commit per event, and three), the batched and the merged
 one (100 events at a time), and the product: sagas of four events each (a start, three replies), three commands and a
-closing event out, every delivery acknowledged after its commit, every message confirmed. Each run is checked before it
-counts. Wall-clock rates on a shared machine vary; the ratio within a pair is what is worth reading.
+closing event out, every delivery acknowledged after its commit, every message confirmed. pgbench has the number of
+clients and the product the number of processes that does best here. Each run is checked before it counts. Wall-clock
+rates on a shared machine vary; the ratio within a pair is what is worth reading.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -17,7 +19,7 @@ from typing import Any
 
 from benchmarks.harness.command import Options, Result, main, say
 from benchmarks.harness.deployment import WARM_UP, Product, Run
-from benchmarks.harness.pairs import judge_pairs, measure_pairs
+from benchmarks.harness.pairs import by_processes, fastest, judge_pairs, measure_pairs
 from benchmarks.harness.plot import Chart
 from benchmarks.harness.servers import Servers, new_name
 from benchmarks.harness.statements import counting
@@ -27,6 +29,7 @@ from benchmarks.yardstick import Pgbench, Yardstick
 NAME = "pipeline"
 FIGURES = ("R1", "R2", "R3", "R4", "R5", "R10")
 SAGAS = 10_000
+PROCESSES = (1, 2)
 COUNTED_SAGAS = 2000  # in the run that counts statements
 # Script -> clients to try and events per transaction; the best is looked for once, and kept for all pairs.
 SCRIPTS = {
@@ -72,19 +75,28 @@ async def measure(options: Options, servers: Servers) -> Result:
         for script, (clients, batch) in SCRIPTS.items():
             say(f"{NAME}: which number of clients is best for {script}?")
             scan[script] = (await yardstick.best(script, clients, batch=batch)).clients
-        pairs = await measure_pairs(NAME, options, partial(one_pair, options, servers, yardstick, scan))
+        found = await by_processes(NAME, PROCESSES, partial(_product, options, servers), options.sagas or SAGAS)
+        make_product = partial(_product, options, servers, fastest(found))
+        pairs = await measure_pairs(NAME, options, partial(one_pair, options, make_product, yardstick, scan))
     figures = judge_pairs(pairs, {name: TARGETS[name] for name in FIGURES})
     detail = {"path": "general" if options.general else "fast", "clients": scan, **_medians(pairs)}
+    detail["processes"] = {"best": fastest(found), "scan": {count: run.document() for count, run in found.items()}}
     detail["statements"] = await count_statements(options, servers)
     return Result(NAME, figures, detail | {"pairs": [pair.document() for pair in pairs]}, _charts(pairs))
 
 
-async def one_pair(options: Options, servers: Servers, yardstick: Yardstick, clients: dict[str, int]) -> Pair:
+def _product(options: Options, servers: Servers, processes: int) -> Product:
+    return Product(servers, workers=processes, settings=options.product_settings())
+
+
+async def one_pair(
+    options: Options, make_product: Callable[[], Product], yardstick: Yardstick, clients: dict[str, int]
+) -> Pair:
     limits = {
         script: await yardstick.run(script, clients=clients[script], batch=batch)
         for script, (_, batch) in SCRIPTS.items()
     }
-    async with Product(servers, settings=options.product_settings()) as product:
+    async with make_product() as product:
         return Pair(limits, await product.measure(options.sagas or SAGAS))
 
 

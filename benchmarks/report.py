@@ -116,8 +116,15 @@ def pipeline(document: Document) -> str:
         ))
         for script in pairs[0]["limits"]
     ]  # fmt: skip
-    head = ("", "clients", "events/s", "PostgreSQL CPU µs per event", "WAL bytes per event", "syncs per 1,000 events")
-    own = ("**saga_worker**", None, *_medians(product, "events_per_second"), _cpu(product)["postgresql"],
+    head = (
+        "",
+        "clients or processes",
+        "events/s",
+        "PostgreSQL CPU µs per event",
+        "WAL bytes per event",
+        "syncs per 1,000 events",
+    )
+    own = ("**saga_worker**", document["processes"]["best"], *_medians(product, "events_per_second"), _cpu(product)["postgresql"],
            *_medians(product, "wal_bytes_per_event", "wal_syncs_per_1000_events"))  # fmt: skip
     statements = document.get("statements", {})
     return "\n\n".join(

@@ -45,7 +45,7 @@ async def durable(
 async def test_a_pair_of_fifty_sagas_gives_every_ratio(durable: Servers) -> None:
     async with Yardstick(durable, sagas=1000, seconds=1) as yardstick:
         clients = dict.fromkeys(pipeline.SCRIPTS, 2)
-        pair = await pipeline.one_pair(Options(sagas=50, repeats=1), durable, yardstick, clients)
+        pair = await pipeline.one_pair(Options(sagas=50, repeats=1), lambda: Product(durable), yardstick, clients)
 
     assert set(pair.ratios()) == set(pipeline.FIGURES)
     assert all(ratio > 0 for name, ratio in pair.ratios().items())
