@@ -124,8 +124,10 @@ def pipeline(document: Document) -> str:
         "WAL bytes per event",
         "syncs per 1,000 events",
     )
-    own = ("**saga_worker**", document["processes"]["best"], *_medians(product, "events_per_second"), _cpu(product)["postgresql"],
-           *_medians(product, "wal_bytes_per_event", "wal_syncs_per_1000_events"))  # fmt: skip
+    own = (
+        "**saga_worker**", document["processes"]["best"], *_medians(product, "events_per_second"),
+        _cpu(product)["postgresql"], *_medians(product, "wal_bytes_per_event", "wal_syncs_per_1000_events"),
+    )  # fmt: skip
     statements = document.get("statements", {})
     return "\n\n".join(
         [

@@ -24,8 +24,10 @@ COMMAND_SECONDS: Final = 15
 _SCHEME: Final = re.compile(r"^(?:postgres|postgresql)(?:\+asyncpg)?://")
 _DURATION: Final = re.compile(r"[0-9]{1,6}(?:ms|s|min)?")
 # A sequential scan that is only just cheapest on an empty table would stay in the prepared plan when the table has
-# grown. With it switched off the planner prices unavoidable ones so high that it would compile them: hence jit.
-_PLANNER: Final = {"enable_seqscan": "off", "jit": "off"}
+# grown. With it switched off the planner prices unavoidable ones so high that it would compile them: hence jit. A plan
+# for the given arrays always looks cheaper than one for any, so that each batch was planned anew: reading the backlog
+# of one saga took 0.55 ms instead of 0.13.
+_PLANNER: Final = {"enable_seqscan": "off", "jit": "off", "plan_cache_mode": "force_generic_plan"}
 _KEEPALIVE: Final = {"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
 _DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError)
 # What the driver says when a server has said farewell to an idle connection, whose end it has not read yet. It aborts
