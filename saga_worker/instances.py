@@ -123,7 +123,7 @@ async def _update(conn: Connection, changed: list[tuple[Instance, int]]) -> None
         )
         for s, applied in changed
     ]  # fmt: skip
-    written = await conn.execute("update_sagas", rows)
+    written = await conn.execute("update_sagas", rows, [row[0] for row in rows])
     if written != len(changed):
         raise LeaseLost(f"{len(changed) - written} of {len(changed)} sagas are not at the revision that was locked.")
 

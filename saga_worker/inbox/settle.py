@@ -27,6 +27,6 @@ async def settle(conn: Connection, changes: Sequence[RowChange]) -> None:
         )
         for c in sorted(changes, key=lambda change: change.id)
     ]  # fmt: skip
-    written = await conn.execute("settle_rows", rows)
+    written = await conn.execute("settle_rows", rows, [row[0] for row in rows])
     if written != len(changes):
         raise LeaseLost(f"{len(changes) - written} of {len(changes)} inbox rows are gone or were named twice.")

@@ -14,6 +14,6 @@ UPDATE saga_worker.activity AS a
 SET state = 1, epoch = a.epoch + 1, attempts = a.attempts + 1, worker_id = $1::integer,
     timeout_at = clock_timestamp() + make_interval(secs => a.timeout_seconds)
 FROM picked
-WHERE a.ref = picked.ref AND a.seq = picked.seq AND a.state = 0
+WHERE a.ref = picked.ref AND a.seq = picked.seq AND a.state + 0 = 0 AND a.ref = ANY(ARRAY(SELECT ref FROM picked))
 RETURNING a.ref, a.seq, a.run, a.undoes, a.definition, a.definition_version, a.saga_key, a.step, a.state, a.epoch,
           a.attempts, a.uncertain, a.timeout_at, a.input

@@ -6,4 +6,5 @@
 DELETE FROM saga_worker.activity AS a
 USING unnest($1::uuid[], $2::integer[], $3::integer[]) AS v(ref, seq, epoch)
 WHERE a.ref = v.ref AND a.seq = v.seq AND a.epoch = v.epoch AND a.state + 0 = 1
+  AND a.ref = ANY($1::uuid[])
 RETURNING a.ref, a.seq

@@ -14,7 +14,7 @@ FROM unnest(
   $9::double precision[], $10::bytea[], $11::boolean[])
   AS v(ref, seq, run, undoes, definition, definition_version, saga_key, step, timeout_seconds, input, is_mine)
 LEFT JOIN saga_worker.activity AS f
-  ON f.ref = v.ref AND f.seq = v.undoes AND f.state = 4 AND f.worker_id IS NOT NULL
+  ON f.ref = ANY($1::uuid[]) AND f.ref = v.ref AND f.seq = v.undoes AND f.state = 4 AND f.worker_id IS NOT NULL
   AND f.timeout_at > clock_timestamp()
 CROSS JOIN LATERAL (SELECT v.is_mine AND f.ref IS NULL AS is_mine) AS w
 ON CONFLICT (ref, seq) DO UPDATE

@@ -6,3 +6,4 @@ SET state = v.state, reason = v.reason, error = v.error, suspect = v.suspect, at
     settled_at = CASE WHEN v.state IN (3, 4) THEN coalesce(v.settled_at, clock_timestamp()) END
 FROM unnest($1::saga_worker.inbox_outcome[]) AS v
 WHERE i.id = v.id
+  AND i.id = ANY($2::bigint[])

@@ -6,4 +6,5 @@ SET definition_version = v.definition_version, status = v.status, revision = v.r
     updated_at = v.updated_at, finished_at = v.finished_at
 FROM unnest($1::saga_worker.saga_update[]) AS v
 WHERE s.saga_id = v.saga_id
+  AND s.saga_id = ANY($2::uuid[])
   AND s.revision = v.locked_revision

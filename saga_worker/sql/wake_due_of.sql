@@ -5,7 +5,8 @@ FROM saga_worker.wake AS w
 LEFT JOIN LATERAL (
   SELECT s.definition || '/' || s.definition_version AS definition
   FROM saga_worker.saga AS s
-  WHERE s.ref = w.ref) AS s ON true
+  WHERE s.ref = w.ref
+  OFFSET 0) AS s ON true
 WHERE w.due_at <= statement_timestamp()
   AND coalesce(s.definition = ANY($2::text[]), true)
 ORDER BY w.due_at
