@@ -22,17 +22,26 @@ __all__ = [
     "OnTimeout",
     "Rejected",
     "Retry",
+    "Rollback",
     "Saga",
     "Step",
     "TerminalError",
     "Undo",
     "UndoOf",
     "Verdict",
+    "choice",
+    "clear_terminal_errors",
     "days",
     "hours",
     "minutes",
+    "parallel",
     "pivot",
+    "register_terminal_errors",
+    "repeat_until",
+    "resolve_terminal_error",
     "seconds",
+    "set_error_mapper",
+    "unregister_terminal_errors",
     "when",
 ]
 
@@ -40,23 +49,37 @@ if TYPE_CHECKING:
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
     from saga_worker.saga.errors import DefinitionError, TerminalError
-    from saga_worker.saga.flow import pivot, when
+    from saga_worker.saga.flow import choice, parallel, pivot, repeat_until, when
     from saga_worker.saga.messages import Command, Done, Event, Message, Rejected, UndoOf
     from saga_worker.saga.own_work import ActivityContext, ActivityFailed
-    from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Undo, Verdict
+    from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Rollback, Undo, Verdict
     from saga_worker.saga.routing import KeyKind
     from saga_worker.saga.steps import Step
+    from saga_worker.saga.terminal import (
+        clear_terminal_errors,
+        register_terminal_errors,
+        resolve_terminal_error,
+        set_error_mapper,
+        unregister_terminal_errors,
+    )
 else:
     _HOMES = {
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),
         "errors": ("DefinitionError", "TerminalError"),
-        "flow": ("pivot", "when"),
+        "flow": ("choice", "parallel", "pivot", "repeat_until", "when"),
         "messages": ("Command", "Done", "Event", "Message", "Rejected", "UndoOf"),
         "own_work": ("ActivityContext", "ActivityFailed"),
-        "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Undo", "Verdict"),
+        "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Rollback", "Undo", "Verdict"),
         "routing": ("KeyKind",),
         "steps": ("Step",),
+        "terminal": (
+            "clear_terminal_errors",
+            "register_terminal_errors",
+            "resolve_terminal_error",
+            "set_error_mapper",
+            "unregister_terminal_errors",
+        ),
     }
 
     def __getattr__(name: str) -> object:

@@ -28,6 +28,7 @@ from saga_worker.saga.decide import describe_error
 from saga_worker.saga.errors import LeaseLost
 from saga_worker.saga.own_work import ActivityStep
 from saga_worker.saga.registry import Registry
+from saga_worker.saga.terminal import resolve_terminal_error
 from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
 from saga_worker.telemetry import metrics, stage_failed
 
@@ -194,11 +195,13 @@ class Activities:
                 raise
             words = f"no result within {timeout_of(step, is_undo)}"
             return Ended(attempt, error=words, is_uncertain=True, rest=_rest(step, attempt))
-        except step.terminal as error:
-            may_have_worked = bool(getattr(error, "may_have_worked", False))
-            words = getattr(error, "reason", None) or describe_error(error)
-            return Ended(attempt, error=words, is_terminal=True, is_uncertain=may_have_worked)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the author's: they end nothing of ours
+        except Exception as error:
+            final = resolve_terminal_error(error, mapper=step.as_terminal, classes=step.terminal)
+            if final is None:
+                return Ended(attempt, error=describe_error(error), rest=_rest(step, attempt))
+            words = final.reason or describe_error(error)
+            return Ended(attempt, error=words, is_terminal=True, is_uncertain=final.may_have_worked)
+        except (SystemExit, KeyboardInterrupt) as error:  # the author's: they end nothing of ours
             return Ended(attempt, error=describe_error(error), rest=_rest(step, attempt))
         finally:
             alarm.cancel()

@@ -33,6 +33,7 @@ ADVICE: Final = {
     "undeliverable": "no queue takes commands for {}; start its participant or bind its queue",
     "deadline_passed": "its deadline has passed, but so has its pivot: it can only go forward",
     "wait_expired": "the wait {} ended without its event past the pivot; publish the event that it waits for",
+    "rounds_exhausted": "the loop {} went through all its rounds past the pivot, and the saga went on",
     "unsettled_expired": "nobody ever said whether {} had an effect; ask the participant",
     "dead_letter": "a message of it died; see the dead rows, mend the cause, then replay the row",
     "timer_failed": "the handler of timer {} keeps raising, or kills its workers; mend the definition, then retry",
@@ -149,6 +150,8 @@ def _timer(facts: Facts, name: str, timer: Timer) -> str | None:
     match kind:
         case "wait":
             return f"Waiting for the event that ends {subject}, at most until {due}{overdue}."
+        case "sleep":
+            return f"Sleeping at {subject} until {due}{overdue}."
         case "every":
             return f"Next reminder of {subject} at {due}{overdue}."
         case "deadline":

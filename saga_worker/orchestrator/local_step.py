@@ -19,11 +19,11 @@ from saga_worker.orchestrator.saving import Saver
 from saga_worker.saga.decide import describe_error
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.draft import LOCAL
-from saga_worker.saga.errors import TerminalError
 from saga_worker.saga.fold import LocalRefused, due_local, is_blocked
 from saga_worker.saga.inputs import LocalDone, LocalFailed
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.own_work import LocalStep
+from saga_worker.saga.terminal import resolve_terminal_error
 from saga_worker.sql.connection import Connection, Database, describe, is_transient
 from saga_worker.workers import Intent
 
@@ -167,8 +167,9 @@ async def _call(saga: Saga[Any], instance: Instance, due: tuple[int, int], sessi
         cause = driver_error(error)
         if cause is not error and is_transient(cause) and getattr(cause, "sqlstate", None) != LOCK_NOT_AVAILABLE:
             raise cause from error
-        words = error.reason if isinstance(error, TerminalError) else _describe(error)
-        raise _LocalRaised(LocalFailed(*due, words, is_terminal=isinstance(error, TerminalError))) from error
+        final = resolve_terminal_error(error, mapper=step.as_terminal)
+        words = (final.reason if final is not None else "") or _describe(error)
+        raise _LocalRaised(LocalFailed(*due, words, is_terminal=final is not None)) from error
     return LocalDone(*due, state, verdict)
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from saga_worker.saga.flow import Flow, before_pivots, leaves
+from saga_worker.saga.flow import Flow, before_pivots, inner_savepoints, leaves, loops, may_lose
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, WaitStep
@@ -88,6 +88,15 @@ def _placement(saga: Saga[Any], root: Flow[Any]) -> Iterator[str]:
         source = saga.steps[step_id].source
         yield f"{source}: saga {saga.name}: step {step_id} is unreachable; place it in {saga.name}.flow(…) or drop it."
 
+    for step in inner_savepoints(root):
+        yield (
+            f"{step.source}: saga {saga.name}: savepoint {step.id} stands inside another form; place it in the main"
+            f" line of {saga.name}.flow(…)."
+        )
+    for name, count in Counter(loop.name for loop in loops(root)).items():
+        if count > 1:
+            yield f"{root.source}: saga {saga.name}: {count} loops are called {name}; give each its own name=…."
+
 
 def _command(saga: Saga[Any], step: CommandOf[Any, Any]) -> Iterator[str]:
     says_nothing = len(step.replies) == 1 and not any(model.model_fields for model in step.replies.values())
@@ -123,15 +132,16 @@ def _wait(saga: Saga[Any], step: WaitStep[Any]) -> Iterator[str]:
 
 
 def _missing_undos(saga: Saga[Any], root: Flow[Any]) -> Iterator[str]:
-    undone = before_pivots(root)
+    undone, given_up = before_pivots(root), may_lose(root)
     for step in saga.steps.values():
         if (
             isinstance(step, CommandOf | ActivityStep | LocalStep)
-            and step.id in undone
+            and step.id in undone | given_up
             and not step.has_undo
             and step.undo_mode is not Undo.NONE
         ):
+            when = "before the pivot" if step.id in undone else "when its branch loses the join"
             yield (
-                f"{step.source}: saga {saga.name}: step {step.id} may have to be undone before the pivot; declare "
+                f"{step.source}: saga {saga.name}: step {step.id} may have to be undone {when}; declare "
                 f"@{step.id}.undo, or undo=Undo.NONE if there is nothing to take back."
             )

@@ -31,11 +31,14 @@ from saga_worker.saga.steps import (
     E,
     EmitStep,
     S,
+    SavepointStep,
+    SleepStep,
     Step,
     WaitStep,
     checked_bound,
     checked_event,
 )
+from saga_worker.saga.terminal import ErrorMapper
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -183,13 +186,15 @@ class Saga(Generic[S]):
         undo_timeout: timedelta | None = None,
         undo_retry: Retry | None = None,
         terminal: tuple[type[Exception], ...] = (),
+        as_terminal: ErrorMapper | None = None,
         concurrency: int | None = None,
         name: str | None = None,
     ) -> ActivityDecorator[S]:
         """A step that runs an async function in a worker, outside any transaction, and goes on with its result.
 
         `timeout` bounds one attempt. An attempt that raises is tried again by `retry`, unless it raises
-        `TerminalError` or one of `terminal`. `concurrency` bounds the attempts at a time in each worker.
+        `TerminalError` or one of `terminal`, or `as_terminal` makes a `TerminalError` of it. `concurrency` bounds the
+        attempts at a time in each worker.
         """
         source = where_called()
         policy = ActivityPolicy(
@@ -201,6 +206,7 @@ class Saga(Generic[S]):
             ),
             undo_retry=undo_retry or UNDO_RETRY,
             terminal=terminal,
+            as_terminal=as_terminal,
             concurrency=concurrency,
         )
         if concurrency is not None and concurrency < 1:
@@ -212,8 +218,9 @@ class Saga(Generic[S]):
 
     @overload
     def local(
-        self, work: None = None, /, *, retry: Retry | None = None, undo: Undo = Undo.STRICT, name: str | None = None
-    ) -> Callable[[Callable[[S, AsyncSession], Awaitable[Verdict]]], LocalStep[S]]: ...
+        self, work: None = None, /, *, retry: Retry | None = None, undo: Undo = Undo.STRICT,
+        as_terminal: ErrorMapper | None = None, name: str | None = None,
+    ) -> Callable[[Callable[[S, AsyncSession], Awaitable[Verdict]]], LocalStep[S]]: ...  # fmt: skip
 
     def local(
         self,
@@ -222,6 +229,7 @@ class Saga(Generic[S]):
         *,
         retry: Retry | None = None,
         undo: Undo = Undo.STRICT,
+        as_terminal: ErrorMapper | None = None,
         name: str | None = None,
     ) -> LocalStep[S] | Callable[[Callable[[S, AsyncSession], Awaitable[Verdict]]], LocalStep[S]]:
         """A step that changes tables of the user's own, in the transaction in which its saga moves on.
@@ -231,7 +239,9 @@ class Saga(Generic[S]):
         """
 
         def build(function: Callable[[S, AsyncSession], Awaitable[Verdict]]) -> LocalStep[S]:
-            step: LocalStep[S] = LocalStep(function, retry=retry or LOCAL_RETRY, undo_mode=undo, name=name)
+            step: LocalStep[S] = LocalStep(
+                function, retry=retry or LOCAL_RETRY, undo_mode=undo, as_terminal=as_terminal, name=name
+            )
             self._add(step)
             return step
 
@@ -249,6 +259,21 @@ class Saga(Generic[S]):
             add_arm=self._add_arm,
             number=self._number,
         )
+        self._add(step)
+        return step
+
+    def sleep(self, name: str, duration: timedelta | Callable[[S], timedelta]) -> SleepStep[S]:
+        """A step that only time ends: a duration, or a function of the state when the flow comes there."""
+        step: SleepStep[S] = SleepStep(name, duration, source=where_called())
+        self._add(step)
+        return step
+
+    def savepoint(self, name: str, *, times: int = 3) -> SavepointStep[S]:
+        """A place that handlers go back to with `Rollback(name, reason)`; after `times` of that the saga compensates.
+
+        Stands in the main line of the flow: not in a branch, an arm or a loop.
+        """
+        step: SavepointStep[S] = SavepointStep(name, times, source=where_called())
         self._add(step)
         return step
 

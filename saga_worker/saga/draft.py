@@ -7,7 +7,8 @@ Takes a definition, the instance (or the state of a new one) and what is given; 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import Any, Final
 
@@ -28,11 +29,11 @@ from saga_worker.saga.inputs import (
     RunActivity,
     SendCommand,
 )
-from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Progress, Timer
+from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Mark, Progress, Round, Timer
 from saga_worker.saga.messages import Event, Message, encode
 from saga_worker.saga.own_work import ActivityStep, Answered, LocalStep
 from saga_worker.saga.retry import Undo
-from saga_worker.saga.steps import CommandOf
+from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.transitions import Status, move
 
 # Timer names are "<kind>:<seq or step id>"; `deadline` stands alone.
@@ -43,6 +44,7 @@ STEP_AGAIN: Final = "again"  # past the pivot a rejected step is tried again
 WATCH: Final = "watch"  # the watch over an unknown fate ends
 WAIT: Final = "wait"
 EVERY: Final = "every"
+SLEEP: Final = "sleep"
 DEADLINE: Final = "deadline"
 LOCAL: Final = "local"  # a local step is to be run
 
@@ -51,6 +53,7 @@ NO_ANSWER: Final = "no_answer"
 REJECTED_AFTER_PIVOT: Final = "rejected_after_pivot"
 LOCAL_FAILED: Final = "local_failed"
 WAIT_EXPIRED: Final = "wait_expired"
+ROUNDS_EXHAUSTED: Final = "rounds_exhausted"
 DEADLINE_PASSED: Final = "deadline_passed"
 UNDO_FAILED: Final = "undo_failed"
 UNSETTLED_EXPIRED: Final = "unsettled_expired"
@@ -59,7 +62,8 @@ UNDELIVERABLE: Final = "undeliverable"
 SEQUENCE_GAP: Final = "sequence_gap"
 TIMER_FAILED: Final = "timer_failed"  # with the name of the timer and the error
 # Moot when the saga leaves the flow.
-OF_THE_FLOW: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED, DEADLINE_PASSED)
+OF_A_STEP: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED)
+OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED)
 
 AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
 
@@ -89,6 +93,9 @@ class Draft:
         self.pivoted = progress.pivoted
         self.attention = dict.fromkeys(progress.attention)
         self.sequences = dict(progress.sequences)
+        self.rounds: Mapping[str, Round] = progress.rounds
+        self.withdrawn = frozenset(progress.withdrawn)
+        self.savepoints: Mapping[str, Mark] = progress.savepoints
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
 
@@ -294,13 +301,47 @@ class Draft:
         pivots = self.saga.flow_root.pivots
         return self.pivoted or any(seq is not None and step_id in pivots for step_id, seq in self.active.items())
 
+    def go_on(self) -> None:
+        """Running while something of ours is in flight for an open step, a savepoint that is gone back to included."""
+        has_work = any(
+            seq is not None or isinstance(self.saga.steps[step_id], SavepointStep)
+            for step_id, seq in self.active.items()
+        )
+        self.become(Status.RUNNING if has_work else Status.WAITING)
+
+    def close(self, step_id: str) -> None:
+        """This step is open no more."""
+        del self.active[step_id]
+        for kind in (WAIT, EVERY, SLEEP, STEP_AGAIN):
+            self.disarm(f"{kind}:{step_id}")
+        self.lift(step_id, *OF_A_STEP)
+
+    def withdraw(self, since: int, steps: AbstractSet[str] | None = None) -> None:
+        """What these steps (or all) have sent after number `since` goes back while the saga goes on."""
+        for step_id in self.active.keys() & (self.active.keys() if steps is None else steps):
+            self.close(step_id)
+        for record in list(self.commands.values()):
+            is_meant = steps is None or record.step in steps
+            if record.kind is CommandKind.FORWARD and is_meant and record.seq > since:
+                if record.fate is Fate.SENT:
+                    self.abandon(record)
+                self.withdrawn |= {record.seq}
+
     def leave_flow(self) -> None:
         """No step is open any more; what was asked of somebody for the sake of one is moot."""
         self.active.clear()
-        self.timers = {name: timer for name, timer in self.timers.items() if name.startswith(f"{WATCH}:")}
+        self.rounds = {}
+        self.timers = {name: timer for name, timer in self.timers.items() if self._outlives_flow(name)}
         moot = [entry for entry in self.attention if entry.partition(": ")[0] in OF_THE_FLOW]
         for entry in moot:
             del self.attention[entry]
+
+    def _outlives_flow(self, timer: str) -> bool:
+        """A watch, or a timer of an undo that is under way."""
+        kind, _, subject = timer.partition(":")
+        if kind in (TIMEOUT, RESEND, LOCAL):
+            return self.commands[int(subject)].kind is CommandKind.UNDO
+        return kind in (WATCH, UNDO_AGAIN)
 
     # -- timers and attention -----------------------------------------------------------------------------------
 
@@ -334,13 +375,16 @@ class Draft:
     def finish(self, outcome: Outcome | None = None) -> Decision:
         """The decision: the saga one revision on (not when merely postponed), with what it has to say."""
         assert self.status is not None
+        if self.saga.flow_root.has_loops:
+            self._list_again()
         now, before = self.given.now, self.instance
         move(None if self.is_new else before.status, self.status)
         outcome = outcome or _APPLIED
         progress = Progress(
             active=self.active, commands=self.commands, timers=self.timers, epoch=self.epoch,
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
-            sequences=self.sequences,
+            sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
+            savepoints=dict(self.savepoints),
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,
@@ -350,15 +394,39 @@ class Draft:
         )  # fmt: skip
         return Decision(instance, tuple(self.effects), outcome)
 
+    def _list_again(self) -> None:
+        """An entry names a step, which in a loop has several commands: the answer to one does not speak for another."""
+        tried = {c.undoes for c in self.commands.values()}
+        for record in self.commands.values():
+            if record.fate is Fate.UNKNOWN and not self.must_be_undone(record) and self.step(record).has_undo:
+                if not record.undone and f"{WATCH}:{record.seq}" not in self.timers:
+                    self.attend(UNSETTLED_EXPIRED, record.step)
+            elif record.seq in tried and self.must_be_undone(record) and self._is_out_of_tries(record):
+                self.attend(UNDO_FAILED, record.step)
+
+    def _is_out_of_tries(self, record: CommandRecord) -> bool:
+        if self.undo_failures.get(record.seq) == AFRESH or f"{UNDO_AGAIN}:{record.seq}" in self.timers:
+            return False
+        return not any(c.undoes == record.seq and self.is_under_way(c) for c in self.in_flight(CommandKind.UNDO))
+
     def _unsettled(self) -> int:
         """How many effects may stand that nobody has taken back: unknown ones, and after the end late successes."""
         is_over = self.status is Status.COMPENSATED
         standing = [
             c
             for c in self.commands.values()
-            if (c.fate is Fate.UNKNOWN or (is_over and c.fate is Fate.DONE)) and c.kind is CommandKind.FORWARD
+            if c.fate is Fate.UNKNOWN or (c.fate is Fate.DONE and (is_over or c.seq in self.withdrawn))
+            if c.kind is CommandKind.FORWARD
         ]
         return sum(not c.undone and self.step(c).has_undo for c in standing)
+
+    def _still_withdrawn(self) -> tuple[int, ...]:
+        """Those of which something may still have to be taken back."""
+        if not self.withdrawn:
+            return ()
+        records = [self.commands[seq] for seq in sorted(self.withdrawn)]
+        stand = [c for c in records if c.fate in (Fate.DONE, Fate.UNKNOWN) and not c.undone]
+        return tuple(c.seq for c in stand if self.step(c).has_undo)
 
 
 def _entry(reason: str, subject: str | None) -> str:

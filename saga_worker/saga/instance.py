@@ -65,6 +65,20 @@ class Timer(Struct, frozen=True, array_like=True):
     deaths: int = 0  # of workers that had it in hand: after the first it runs alone, and only then more are counted
 
 
+class Round(Struct, frozen=True, array_like=True):
+    """Where a loop is: the number of the round, from 1, and the last message number before it began."""
+
+    number: int
+    seq: int = 0
+
+
+class Mark(Struct, frozen=True, array_like=True):
+    """A savepoint that was passed: the last message number before it, and how often the saga was rolled back to it."""
+
+    seq: int
+    used: int = 0
+
+
 class Progress(Struct, frozen=True):
     """How far a saga has come. Treated as immutable: every change makes a new one."""
 
@@ -76,6 +90,9 @@ class Progress(Struct, frozen=True):
     pivoted: bool = False
     attention: tuple[str, ...] = ()  # why somebody should look, each reason once
     sequences: dict[str, int] = field(default_factory=dict)  # source -> the number of its next event
+    rounds: dict[str, Round] = field(default_factory=dict)  # of loops that are past their first
+    withdrawn: tuple[int, ...] = ()  # commands that are taken back while the saga goes on
+    savepoints: dict[str, Mark] = field(default_factory=dict)  # those that were passed
 
 
 class Instance(Struct, frozen=True):

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, Type
 
 from pydantic import BaseModel
 
-from saga_worker.saga.errors import DefinitionError, TerminalError
+from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.retry import Retry, Undo, Verdict
 from saga_worker.saga.source import check_coroutine, check_handler, returned_class, step_name, where
-from saga_worker.saga.steps import CommandOf, EmitStep, S, Step, WaitStep, refuse_second
+from saga_worker.saga.steps import CommandOf, EmitStep, S, SavepointStep, SleepStep, Step, WaitStep, refuse_second
+from saga_worker.saga.terminal import ErrorMapper
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -67,6 +68,7 @@ class ActivityPolicy:
     undo_timeout: timedelta
     undo_retry: Retry
     terminal: tuple[type[Exception], ...]
+    as_terminal: ErrorMapper | None
     concurrency: int | None
 
 
@@ -86,7 +88,8 @@ class ActivityStep(Step[S], Generic[S, O]):
         self.undo_mode: Final = policy.undo_mode
         self.undo_timeout: Final = policy.undo_timeout
         self.undo_retry: Final = policy.undo_retry
-        self.terminal: Final[tuple[type[Exception], ...]] = (TerminalError, *policy.terminal)
+        self.terminal: Final = policy.terminal
+        self.as_terminal: Final = policy.as_terminal
         self.concurrency: Final = policy.concurrency
         self.on_reply: Callable[[S, O], Verdict] | None = None
         self.on_rejected: Callable[[S, ActivityFailed], Verdict] | None = None
@@ -128,13 +131,15 @@ class LocalStep(Step[S], Generic[S]):
     """A step that changes the user's own tables in the transaction of its saga: exactly once, or not at all."""
 
     def __init__(
-        self, work: Callable[[S, AsyncSession], Awaitable[Verdict]], *, retry: Retry, undo_mode: Undo, name: str | None
-    ) -> None:
+        self, work: Callable[[S, AsyncSession], Awaitable[Verdict]], *, retry: Retry, undo_mode: Undo,
+        as_terminal: ErrorMapper | None = None, name: str | None,
+    ) -> None:  # fmt: skip
         check_coroutine(work, "state", "session")
         self.id: Final = step_name(work, name)
         self.source: Final = where(work)
         self.work: Final = work
         self.retry: Final = retry
+        self.as_terminal: Final = as_terminal
         self.undo_mode: Final = undo_mode
         self.undo_retry: Final = retry
         self.undo_work: Callable[[S, AsyncSession], Awaitable[None]] | None = None
@@ -168,7 +173,15 @@ class ActivityDecorator(Generic[S]):
 
 
 Answered: TypeAlias = CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any]  # steps with a fate
-AnyStep: TypeAlias = CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any] | WaitStep[Any] | EmitStep[Any]
+AnyStep: TypeAlias = (
+    CommandOf[Any, Any]
+    | ActivityStep[Any, Any]
+    | LocalStep[Any]
+    | WaitStep[Any]
+    | SleepStep[Any]
+    | SavepointStep[Any]
+    | EmitStep[Any]
+)
 
 
 def _check_undo(present: object, work: Callable[..., Any], step_id: str, mode: Undo) -> None:

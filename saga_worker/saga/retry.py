@@ -52,7 +52,15 @@ class Complete:
     reason: str
 
 
-Verdict: TypeAlias = Compensate | Complete | None
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Verdict: undo what was done since the savepoint `to`, and go on from there."""
+
+    to: str
+    reason: str
+
+
+Verdict: TypeAlias = Compensate | Complete | Rollback | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,6 +227,35 @@ class WaitStep(Step[S], Generic[S]):
         return register
 
 
+class SleepStep(Step[S], Generic[S]):
+    """A step that only time ends."""
+
+    def __init__(self, name: str, duration: timedelta | Callable[[S], timedelta], *, source: str) -> None:
+        self.id: Final = checked_name(name, "sleep", source=source)
+        self.source: Final = source
+        if isinstance(duration, timedelta):
+            checked_bound(duration, f"step {name}: duration", source=source)
+        self._duration: Final = duration
+
+    def duration(self, state: S) -> timedelta:
+        """How long, for this state; no time at all is allowed, less is not."""
+        duration = self._duration if isinstance(self._duration, timedelta) else self._duration(state)
+        if duration < timedelta(0):
+            raise ValueError(f"step {self.id} would sleep for {duration}; return zero or more")
+        return duration
+
+
+class SavepointStep(Step[S], Generic[S]):
+    """A place in the flow that a saga may be rolled back to, `times` times."""
+
+    def __init__(self, name: str, times: int, *, source: str) -> None:
+        self.id: Final = checked_name(name, "savepoint", source=source)
+        self.source: Final = source
+        if times < 1:
+            raise DefinitionError(f"{source}: savepoint {name}: times is {times}; give at least 1.")
+        self.times: Final = times
+
+
 class EmitStep(Step[S], Generic[S]):
     """A step that publishes one event and is over with it."""
 

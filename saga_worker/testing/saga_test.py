@@ -40,7 +40,7 @@ from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.retry import Verdict
 from saga_worker.saga.routing import canonical_key, command_id
 from saga_worker.saga.rows import InboxRow, Role, RowState
-from saga_worker.saga.steps import CommandOf, EmitStep, WaitStep
+from saga_worker.saga.steps import CommandOf, EmitStep, SavepointStep, SleepStep, WaitStep
 from saga_worker.testing.one_saga import OneSaga
 
 S = TypeVar("S", bound=BaseModel)
@@ -362,7 +362,7 @@ class SagaTest(Generic[S]):
                 model = step.event_model
             case WaitStep():
                 model = step.reminder.model if step.reminder is not None else None
-            case ActivityStep() | LocalStep():
+            case ActivityStep() | LocalStep() | SleepStep() | SavepointStep():
                 model = None
         assert model is not None
         return decode(effect.body, model, effect.type)

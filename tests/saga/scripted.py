@@ -19,6 +19,7 @@ from saga_worker import (
     Message,
     OnTimeout,
     Retry,
+    Rollback,
     Saga,
     Undo,
     UndoOf,
@@ -26,14 +27,19 @@ from saga_worker import (
     days,
     hours,
     minutes,
+    parallel,
     pivot,
+    repeat_until,
     seconds,
     when,
 )
+from saga_worker.saga.flow import Join
+from saga_worker.saga.steps import CommandOf
 
-Then = Literal["go", "compensate", "complete", "raise", "assert", "nonsense"]
+Then = Literal["go", "compensate", "complete", "rollback", "raise", "assert", "nonsense"]
 
 TWO_DAYS: Final = days(2)
+BRANCHES: Final = {"a": 0, "nap": 0, "b": 0, "c": 1, "review": 2}  # of `forked`, as long as nothing is looped
 BROKEN: set[str] = set()  # the makers and handlers that raise; tests empty it again
 
 
@@ -82,6 +88,9 @@ class DoA(Do): ...
 class DoB(Do): ...
 
 
+class DoC(Do): ...
+
+
 class DoP(Do): ...
 
 
@@ -96,9 +105,14 @@ class UndoB(UndoOf[DoB, Yes, No]):
     seen: list[str]
 
 
+class UndoC(UndoOf[DoC, Yes, No]):
+    seen: list[str]
+
+
 class State(BaseModel):
     key: str
     review: bool = False
+    has_mark: bool = False
     seen: list[str] = []
 
 
@@ -112,6 +126,8 @@ def answer(state: State, then: Then, what: str) -> Verdict:
             return Compensate(f"{what} says so")
         case "complete":
             return Complete(f"{what} says so")
+        case "rollback":  # where there is no savepoint it means nothing
+            return Rollback("mark", f"{what} says so") if state.has_mark else None
         case "raise":
             if "fixed" in BROKEN:
                 return None
@@ -281,3 +297,113 @@ def waits(
         case "none":
             saga.flow(told, first, a, second)
     return saga
+
+
+def forked(
+    name: str = "forked", *, join: Join = "all", looped: bool = False, pivoted: bool = True, marked: bool = False
+) -> Saga[State]:
+    """a → nap → b beside c beside review; then p (the pivot) and told. Looped: all of that until b was there twice.
+
+    Marked: a savepoint stands before all that.
+    """
+    saga = Saga(name, state=State, deadline=days(10))
+    _starts_and_ends(saga, has_mark=marked)
+    a, b, c = _command_a(saga), _command_b(saga), _command_c(saga)
+    nap = saga.sleep("nap", lambda state: minutes(3) if state.review else minutes(0))
+    review = saga.wait("review", timeout=days(2))
+
+    @review.on(Signal, key=lambda e: e.key)
+    def reviewed(state: State, event: Signal) -> Verdict:
+        return answer(state, event.then, "signal")
+
+    @saga.command("p", timeout=minutes(1), undo=Undo.NONE)
+    def p(state: State) -> DoP:
+        mend("p")
+        return DoP(step="p", seen=state.seen)
+
+    @p.reply
+    def p_done(state: State, reply: Yes) -> Verdict:
+        return answer(state, reply.then, "p")
+
+    @saga.emit
+    def told(state: State) -> Told:
+        mend("told")
+        return Told(key=state.key, seen=state.seen)
+
+    fork = parallel([a, nap, b], c, review, join=join)
+    begin = repeat_until(lambda state: state.seen.count("b") > 1, fork, times=3, name="again") if looped else fork
+    rest = (begin, pivot(p) if pivoted else p, told)
+    saga.flow(*((saga.savepoint("mark", times=2), *rest) if marked else rest))
+    return saga
+
+
+def _starts_and_ends(saga: Saga[State], *, has_mark: bool) -> None:
+    @saga.starts_on(Begun, key=lambda e: e.key)
+    def begun(event: Begun) -> State:
+        state = State(key=event.key, review=event.review, has_mark=has_mark)
+        answer(state, event.then, "begun")
+        return state
+
+    @saga.on(Cancel, key=lambda e: e.key)
+    def cancelled(state: State, event: Cancel) -> Verdict:
+        return answer(state, event.then, "cancel")
+
+
+def _command_a(saga: Saga[State]) -> CommandOf[State, DoA]:
+    @saga.command(
+        "dest-a", timeout=minutes(1), retry=Retry.fixed(2, seconds(10)), undo_retry=Retry.fixed(2, seconds(5))
+    )
+    def a(state: State) -> DoA:
+        mend("a")
+        return DoA(step="a", seen=state.seen)
+
+    @a.reply
+    def a_done(state: State, reply: Yes) -> Verdict:
+        return answer(state, reply.then, "a")
+
+    @a.undo
+    def undo_a(state: State) -> UndoA:
+        mend("undo_a")
+        return UndoA(seen=state.seen)
+
+    return a
+
+
+def _command_b(saga: Saga[State]) -> CommandOf[State, DoB]:
+    @saga.command("dest-b", timeout=minutes(1), undo=Undo.STRICT, undo_retry=Retry.fixed(2, seconds(5)))
+    def b(state: State) -> DoB:
+        mend("b")
+        return DoB(step="b", seen=state.seen)
+
+    @b.reply
+    def b_done(state: State, reply: Yes) -> Verdict:
+        return answer(state, reply.then, "b")
+
+    @b.undo
+    def undo_b(state: State) -> UndoB:
+        mend("undo_b")
+        return UndoB(seen=state.seen)
+
+    return b
+
+
+def _command_c(saga: Saga[State]) -> CommandOf[State, DoC]:
+    @saga.command("dest-c", timeout=minutes(1), undo_retry=Retry.fixed(2, seconds(5)))
+    def c(state: State) -> DoC:
+        mend("c")
+        return DoC(step="c", seen=state.seen)
+
+    @c.reply
+    def c_done(state: State, reply: Yes) -> Verdict:
+        return answer(state, reply.then, "c")
+
+    @c.rejected
+    def c_rejected(state: State, why: No) -> Verdict:
+        return answer(state, why.then, "no c")
+
+    @c.undo
+    def undo_c(state: State) -> UndoC:
+        mend("undo_c")
+        return UndoC(seen=state.seen)
+
+    return c

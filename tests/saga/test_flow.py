@@ -44,7 +44,7 @@ def walk(root: Flow[Answers], state: Answers) -> list[str]:
     opened = enter(root, state)
     while opened:
         taken += opened
-        opened = after(root, opened[0], state)
+        opened = after(root, opened[0], state).opened
     return taken
 
 
@@ -74,8 +74,8 @@ def test_a_condition_is_asked_when_the_flow_comes_to_it() -> None:
     a, b, c = steps("a", "b", "c")
     root = flow_of((a, asks(1, b), c))
 
-    assert after(root, "a", Answers(yes=frozenset({1}))) == ("b",)
-    assert after(root, "a", NO) == ("c",)
+    assert after(root, "a", Answers(yes=frozenset({1}))).opened == ("b",)
+    assert after(root, "a", NO).opened == ("c",)
 
 
 def test_a_flow_whose_conditions_all_fail_ends_at_once() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from saga_worker import OnTimeout, Retry, Saga, Undo, days, hours, minutes, seconds
 from saga_worker.saga.rows import Role
-from tests.saga.scripted import BROKEN, Begun, Cancel, No, Signal, State, Then, Yes, line, waits
+from tests.saga.scripted import BRANCHES, BROKEN, Begun, Cancel, No, Signal, State, Then, Yes, forked, line, waits
 from tests.saga.world import World
 
 SAGAS: dict[str, Saga[State]] = {
@@ -27,7 +27,18 @@ SAGAS: dict[str, Saga[State]] = {
     "waits": waits(timeout=hours(30), on_timeout=OnTimeout.CONTINUE),
     "pivot on a wait": waits(pivot_on="wait"),
     "pivot on an event": waits(pivot_on="emit", timeout=hours(30)),
+    "fork": forked(),
+    "race": forked(join="any"),
+    "race without pivot": forked(join="any", pivoted=False),
+    "two of three": forked(join=2),
+    "loop": forked(looped=True),
+    "loop of races": forked(join="any", looped=True),
+    "savepoint": forked(marked=True, pivoted=False),
+    "savepoint before a race": forked(join="any", marked=True),
 }
+WANTED = {
+    "fork": 3, "race": 1, "race without pivot": 1, "two of three": 2, "savepoint": 3, "savepoint before a race": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +180,9 @@ class Batched:
 
 
 Act = Callable[[World], None]
-THENS: st.SearchStrategy[Any] = st.sampled_from(["go"] * 18 + ["compensate", "compensate", "complete", "raise"])
+THENS: st.SearchStrategy[Any] = st.sampled_from(
+    ["go"] * 18 + ["compensate", "compensate", "complete", "rollback", "rollback", "raise"]
+)
 SPANS = [0, 5, 10, 61, 61, 61, 80, 80, 3600, 22_000, 90_000, 200_000, 500_000, 1_300_000]
 ARRIVALS = st.one_of(
     st.builds(Answer, st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3]), st.sampled_from([True, True, True, False]), THENS),
@@ -183,7 +196,7 @@ FAULTS = st.one_of(
     st.builds(
         Operator, st.sampled_from(["retry", "retry", "recheck", "undeliverable", "delivered", "replay", "discard"])
     ),
-    st.builds(Broken, st.sampled_from([None, None, "undo_a", "undo_b", "b", "p", "told", "remind", "fixed"])),
+    st.builds(Broken, st.sampled_from([None, None, "undo_a", "undo_b", "undo_c", "b", "p", "told", "remind", "fixed"])),
     st.builds(Relay, st.booleans()),
     st.builds(RepliesIn, st.booleans()),
 )
@@ -205,9 +218,9 @@ HISTORIES = st.one_of(THERE, AND_BACK)
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]  # other runs share the machine
 
 
-def play(saga: Saga[State], history: list[Act], *, starts: bool = True) -> World:
+def play(name: str, history: list[Act], *, starts: bool = True) -> World:
     BROKEN.clear()
-    world = World(saga)
+    world = World(SAGAS[name], BRANCHES if name in WANTED else None, WANTED.get(name, 3))
     if starts:
         history = [Event("begun", review=len(history) % 2 == 0), *history]
     for act in history:
@@ -222,7 +235,7 @@ def play(saga: Saga[State], history: list[Act], *, starts: bool = True) -> World
 @settings(max_examples=1000, deadline=None, suppress_health_check=SLOW, print_blob=True)
 @given(name=st.sampled_from(sorted(SAGAS)), history=HISTORIES, starts=st.sampled_from([True, True, True, False]))
 def test_no_history_breaks_a_promise(name: str, history: list[Act], starts: bool) -> None:
-    play(SAGAS[name], history, starts=starts)
+    play(name, history, starts=starts)
 
 
 YES, NO, REFUSED = Answer(), Answer(is_success=False, then="compensate"), Answer(is_success=False)
@@ -266,4 +279,4 @@ KEPT: dict[str, tuple[str, list[Act]]] = {
 def test_a_history_that_once_broke_a_promise_keeps_it(kept: str) -> None:
     name, history = KEPT[kept]
 
-    play(SAGAS[name], history, starts="start" not in kept and "parked" not in kept)
+    play(name, history, starts="start" not in kept and "parked" not in kept)

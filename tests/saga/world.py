@@ -7,7 +7,9 @@ stuck: when faults end and everybody answers, every saga ends, settled.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from itertools import combinations
 from typing import Any
 
 from msgspec.structs import replace
@@ -22,7 +24,7 @@ from saga_worker.saga.messages import Message, encode
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.routing import command_id
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
-from saga_worker.saga.steps import CommandOf, WaitStep
+from saga_worker.saga.steps import CommandOf, SavepointStep, SleepStep, WaitStep
 from saga_worker.saga.transitions import TRANSITIONS, Status
 from saga_worker.testing.one_saga import OneSaga
 from tests.saga.scripted import BROKEN, Begun, Signal, Yes
@@ -35,8 +37,13 @@ BLOCKING = ("handler_error", "worker_killed")
 class World(OneSaga):
     """`OneSaga`, distrustful."""
 
-    def __init__(self, saga: Saga[Any]) -> None:
+    def __init__(self, saga: Saga[Any], branches: Mapping[str, int] | None = None, wanted: int = 3) -> None:
+        """`branches`: by step id the branch it stands in, if there are any and the saga does not loop; `wanted`: how
+        many its join waits for.
+        """
         super().__init__(saga, "k", limits=LIMITS)
+        self.branches = branches or {}
+        self.wanted = wanted
         self.seen_inputs: set[tuple[str, str]] = set()
         self.copies: dict[int, SendCommand] = {}
         self.messages = 0
@@ -139,19 +146,19 @@ class World(OneSaga):
             assert replace(sent, deadline=first.deadline) == first, "a resend is the same message"
 
     def _check_direction(self, instance: Instance, entry: JournalRow) -> None:
-        """I9: nothing forward once compensation began; nothing at all after completion."""
-        if entry.to_status in BACK:
+        """I9: nothing forward once compensation began, nor after completion."""
+        if entry.to_status in BACK or entry.from_status is Status.COMPLETED:
             commands = [instance.progress.commands.get(seq) for seq in entry.sent]
             assert all(c is not None and c.kind is CommandKind.UNDO for c in commands)
-        if entry.from_status is Status.COMPLETED:
-            assert entry.sent == ()
 
     def _check_newest_first(self, instance: Instance, entry: JournalRow, issued: int) -> None:
         commands = instance.progress.commands
         tried = {c.undoes for c in commands.values()}
         for undo in (commands[seq] for seq in entry.sent if seq in commands and seq > issued):
             if undo.undoes is not None and [c.undoes for c in commands.values()].count(undo.undoes) == 1:
-                passed_over = [c for c in commands.values() if c.seq > undo.undoes and self.must_go_back(c)]
+                target = commands[undo.undoes]
+                newer = [c for c in commands.values() if c.seq > target.seq and not self.are_apart(c, target)]
+                passed_over = [c for c in newer if self.goes_back(instance, c)]
                 assert all(c.seq in tried for c in passed_over), "an older step is undone before a newer one"
 
     def _check_undos(self, instance: Instance) -> None:
@@ -189,15 +196,17 @@ class World(OneSaga):
                     assert self.must_go_back(commands[int(subject)])
                 case "again":
                     assert commands[active[subject] or 0].fate is Fate.REJECTED
-                case "wait" | "every":
+                case "wait" | "every" | "sleep":
                     assert subject in active
                 case _:
                     assert name == "deadline" and active
         undos = [c for c in commands.values() if c.kind is CommandKind.UNDO and self.is_tried(instance, c.seq)]
-        trying = len(undos) + sum(name.startswith("undo:") for name in instance.progress.timers)
+        trying = [c.undoes for c in undos if c.undoes is not None]
+        trying += [int(name.partition(":")[2]) for name in instance.progress.timers if name.startswith("undo:")]
         # Only one that had run out of tries may come back beside another: by an operator, or by its late refusal.
         self.gave_up = self.gave_up or "undo_failed" in (instance.attention or "")
-        assert trying <= 1 or self.gave_up, "two undos at a time"
+        for one, other in combinations(trying, 2):
+            assert self.gave_up or self.are_apart(commands[one], commands[other]), "two undos at a time"
 
     def _check_reason_to_move(self, instance: Instance) -> None:
         """I8, for every open step and every effect that has to be taken back."""
@@ -207,18 +216,23 @@ class World(OneSaga):
             if isinstance(step, WaitStep):
                 armed = f"wait:{step_id}" in timers or "deadline" in timers
                 assert armed or {f"wait_expired: {step_id}", "deadline_passed"} & set(attention)
+            elif isinstance(step, SavepointStep):
+                back = [c for c in instance.progress.commands.values() if self.goes_back(instance, c)]
+                assert back, "nothing is left to take back, and the saga does not go on"
+            elif isinstance(step, SleepStep):
+                assert f"sleep:{step_id}" in timers
             else:
                 assert seq is not None
                 is_tried = self.is_tried(instance, seq) or f"again:{step_id}" in timers
                 assert is_tried or self.is_listed(instance, step_id)
-        going_back = [c for c in instance.progress.commands.values() if self.must_go_back(c)]
-        if instance.status in BACK:
-            trying = any(self.is_undone_soon(instance, c) for c in going_back)
-            for record in going_back:
-                tried = any(c.undoes == record.seq for c in instance.progress.commands.values())
-                waits_its_turn = trying and (not tried or instance.progress.undo_failures.get(record.seq) == AFRESH)
-                in_hand = self.is_undone_soon(instance, record) or waits_its_turn
-                assert in_hand or f"undo_failed: {record.step}" in attention, f"nobody takes back {record}"
+        going_back = [c for c in instance.progress.commands.values() if self.goes_back(instance, c)]
+        trying = [c for c in going_back if self.is_undone_soon(instance, c)]
+        for record in going_back:
+            tried = any(c.undoes == record.seq for c in instance.progress.commands.values())
+            is_fresh = not tried or instance.progress.undo_failures.get(record.seq) == AFRESH
+            waits_its_turn = is_fresh and any(not self.are_apart(record, other) for other in trying)
+            in_hand = self.is_undone_soon(instance, record) or waits_its_turn
+            assert in_hand or f"undo_failed: {record.step}" in attention, f"nobody takes back {record}"
         for record in instance.progress.commands.values():
             if record.fate is Fate.UNKNOWN and self.command_step(record).undo_mode is Undo.STRICT:
                 assert f"watch:{record.seq}" in timers or f"unsettled_expired: {record.step}" in attention
@@ -236,10 +250,13 @@ class World(OneSaga):
             }
         else:
             assert progress.active
-            has_command = any(seq is not None for seq in progress.active.values())
-            assert instance.status is (Status.RUNNING if has_command else Status.WAITING)
+            is_back = any(isinstance(self.saga.steps[step_id], SavepointStep) for step_id in progress.active)
+            has_work = is_back or any(seq is not None for seq in progress.active.values())
+            assert instance.status is (Status.RUNNING if has_work else Status.WAITING)
         if instance.status is Status.COMPLETED:
-            assert progress.timers == {} and instance.unsettled == 0
+            standing = [c for c in progress.commands.values() if c.seq in progress.withdrawn and not c.undone]
+            assert instance.unsettled == len(standing), "L2: what a loser did is not counted as unsettled"
+            assert standing or not progress.timers
         if instance.status is Status.COMPENSATED:
             forward = [c for c in progress.commands.values() if c.kind is CommandKind.FORWARD]
             undoable = [c for c in forward if self.command_step(c).make_undo is not None]
@@ -293,6 +310,16 @@ class World(OneSaga):
         is_hybrid = self.command_step(record).undo_mode is Undo.HYBRID
         return record.fate is Fate.DONE or (record.fate is Fate.UNKNOWN and is_hybrid)
 
+    def goes_back(self, instance: Instance, record: CommandRecord) -> bool:
+        """What went wrong, or has lost a join, goes back; in a saga that goes on nothing else does."""
+        is_going = instance.status in BACK or record.seq in instance.progress.withdrawn
+        return is_going and self.must_go_back(record)
+
+    def are_apart(self, one: CommandRecord, other: CommandRecord) -> bool:
+        """They stand in different branches, so that their undos need not wait for each other."""
+        ours, theirs = self.branches.get(one.step), self.branches.get(other.step)
+        return ours is not None and theirs is not None and ours != theirs
+
     def is_tried(self, instance: Instance, seq: int) -> bool:
         return any(f"{kind}:{seq}" in instance.progress.timers for kind in ("timeout", "resend"))
 
@@ -320,6 +347,16 @@ class World(OneSaga):
                 break
             self._help()
         assert self.is_settled(), f"stuck: {self.instance}"
+        self._check_losers()
+
+    def _check_losers(self) -> None:
+        """L2: of the branches that its join did not wait for nothing is left, when the flow was gone through."""
+        instance = self.instance
+        if instance is None or instance.status is not Status.COMPLETED or instance.reason is not None:
+            return
+        done = [c for c in instance.progress.commands.values() if c.kind is CommandKind.FORWARD and not c.undone]
+        standing = {self.branches[c.step] for c in done if c.fate is Fate.DONE and c.step in self.branches}
+        assert len(standing) <= self.wanted, f"branches {standing} stand, {self.wanted} were wanted"
 
     def is_settled(self) -> bool:
         waiting = self.in_state(RowState.READY, RowState.HELD)

@@ -25,7 +25,19 @@ from good import (
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from saga_worker import ActivityContext, Saga, Undo, Verdict, days, minutes, pivot, when
+from saga_worker import (
+    ActivityContext,
+    Saga,
+    Undo,
+    Verdict,
+    choice,
+    days,
+    minutes,
+    parallel,
+    pivot,
+    repeat_until,
+    when,
+)
 
 
 class Parcel(BaseModel):
@@ -133,6 +145,15 @@ booking.flow(pivot(parcel_step))  # error: also inside a pivot
 booking.flow(when(lambda trip: trip.nigths > 1, hold))  # error: no such field
 booking.flow(when(lambda trip: True, hold, otherwise=parcel_step))  # error: another saga in the other branch
 booking.flow(hold, "passport check")  # error: a name is no step
+booking.flow(parallel(hold, parcel_step))  # error: a step of another saga beside it
+booking.flow(parallel([hold, parcel_step], book))  # error: the same in a branch of several steps
+booking.flow(parallel(hold, book, join="some"))  # error: no such join
+booking.flow(choice((lambda trip: trip.nigths > 1, [hold])))  # error: no such field
+booking.flow(choice((lambda trip: True, [parcel_step])))  # error: another saga in an arm
+booking.flow(repeat_until(lambda trip: True, parcel_step, times=3, name="again"))  # error: another saga in a loop
+booking.flow(repeat_until(lambda trip: trip.nigths > 1, hold, times=3, name="again"))  # error: no such field
+booking.sleep("nap", lambda trip: 3)  # error: a number is no duration
+booking.sleep("nap", lambda trip: days(trip.nigths))  # error: no such field
 
 
 @booking.on(TripWithdrawn, key=lambda e: e.trip)  # error: a verdict is no text

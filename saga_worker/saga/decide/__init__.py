@@ -21,6 +21,7 @@ from saga_worker.saga.decide.next import (
     Next,
     OpenAgain,
     Proceed,
+    RollBack,
     Stay,
     Undo,
     UndoAgain,
@@ -127,18 +128,20 @@ def _blank(saga: Saga[Any], key: str, given: Given) -> Instance:
 def _carry_out(draft: Draft, following: Next) -> Decision:
     match following:
         case Begin():
-            forward.begin(draft)
+            return _gone_on(draft, forward.begin(draft))
         case Leave(step_id):
-            forward.leave(draft, step_id)
+            return _gone_on(draft, forward.leave(draft, step_id))
         case OpenAgain(step_id):
-            forward.open_again(draft, step_id)
+            return _gone_on(draft, forward.open_again(draft, step_id))
         case Undo(reason):
             undo.begin(draft, reason)
         case Finish(reason):
             forward.complete(draft, reason)
+        case RollBack(to, reason):
+            return _gone_on(draft, undo.roll_back(draft, to, reason), Applied(reason))
         case Proceed(reason):
             undo.proceed(draft)
-            return draft.finish(Applied(reason))
+            return _gone_on(draft, None, Applied(reason))
         case UndoAgain(undone_seq):
             undo.take_back(draft, draft.commands[undone_seq])
         case Stay(reason):
@@ -150,6 +153,17 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
         case _:
             assert_never(following)
     return draft.finish()
+
+
+def _gone_on(draft: Draft, instead: Next | None, outcome: Applied | None = None) -> Decision:
+    """The flow has moved; what lost a join on the way is taken back beside it, and from a savepoint it goes on."""
+    if instead is not None:
+        return _carry_out(draft, instead)
+    if draft.withdrawn:
+        undo.proceed(draft)
+    if (savepoint := undo.is_back_at(draft)) is not None:
+        return _gone_on(draft, forward.leave(draft, savepoint), outcome)
+    return draft.finish(outcome)
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, assert_never
 from msgspec import Struct
 
 from saga_worker.saga.commands import Answer, Then
-from saga_worker.saga.decide.next import Leave, Next, Proceed, Stay, Undo, by_verdict
+from saga_worker.saga.decide.next import BACK, Leave, Next, Proceed, Stay, Undo, by_verdict
 from saga_worker.saga.draft import (
     CANNOT_COMPENSATE,
     NO_ANSWER,
@@ -72,7 +72,7 @@ def _succeeded(draft: Draft, record: CommandRecord, said: Said) -> Next:
     if not draft.is_awaited(record):  # the saga ended by Complete while this was in flight
         return Stay(LATE)
     following = by_verdict(_verdict(draft, record, said), Leave(record.step))
-    if isinstance(following, Undo) and (draft.pivoted or record.step in draft.saga.flow_root.pivots):
+    if isinstance(following, BACK) and (draft.pivoted or record.step in draft.saga.flow_root.pivots):
         draft.attend(CANNOT_COMPENSATE, record.step)  # the pivot is behind us: only forward
         return Leave(record.step)
     return following
@@ -98,7 +98,7 @@ def _rejected(draft: Draft, record: CommandRecord, said: Said) -> Next:
     else:
         verdict = Compensate(said.why)
     following = by_verdict(verdict, Leave(record.step))
-    if isinstance(following, Undo) and draft.pivoted:
+    if isinstance(following, BACK) and draft.pivoted:
         return _only_forward(draft, record)
     return following
 

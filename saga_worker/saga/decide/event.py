@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from saga_worker.saga import flow
-from saga_worker.saga.decide.next import Leave, Next, Stay, Undo, by_verdict
+from saga_worker.saga.decide.next import BACK, Leave, Next, Stay, by_verdict
 from saga_worker.saga.definition import Entry, On, Saga
 from saga_worker.saga.draft import CANNOT_COMPENSATE, Draft
 from saga_worker.saga.errors import PoisonMessage
@@ -82,7 +82,7 @@ def _apply_arm(draft: Draft, event: EventArrived, arms: list[Arm]) -> Next:
         if arm.step_id in draft.active:
             verdict = draft.handle(arm.handler, read(arm, event, draft.saga))
             following = by_verdict(verdict, Leave(arm.step_id))
-            if isinstance(following, Undo) and draft.past_pivot:
+            if isinstance(following, BACK) and draft.past_pivot:
                 draft.attend(CANNOT_COMPENSATE, arm.step_id)  # the wait is over, but there is no way back
                 return Leave(arm.step_id)
             return following
@@ -97,7 +97,7 @@ def _apply_handler(draft: Draft, event: EventArrived, handler: On) -> Next:
         return _over(draft)
     verdict = draft.handle(handler.handler, read(handler, event, draft.saga))
     following = by_verdict(verdict, Stay())
-    if isinstance(following, Undo) and draft.past_pivot:
+    if isinstance(following, BACK) and draft.past_pivot:
         return Ignored("after_pivot")  # with what it did to the state: nobody waited for it
     return following
 

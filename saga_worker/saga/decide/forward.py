@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 from saga_worker.saga import flow
-from saga_worker.saga.draft import (
-    DEADLINE,
-    EVERY,
-    LOCAL_FAILED,
-    NO_ANSWER,
-    REJECTED_AFTER_PIVOT,
-    WAIT,
-    WAIT_EXPIRED,
-    Draft,
-)
-from saga_worker.saga.instance import CommandKind
+from saga_worker.saga.decide.next import Next, Undo
+from saga_worker.saga.draft import DEADLINE, EVERY, ROUNDS_EXHAUSTED, SLEEP, WAIT, Draft
+from saga_worker.saga.instance import CommandKind, Mark
 from saga_worker.saga.own_work import ActivityStep, LocalStep
-from saga_worker.saga.steps import CommandOf, EmitStep, WaitStep
+from saga_worker.saga.steps import CommandOf, EmitStep, SavepointStep, SleepStep, WaitStep
 from saga_worker.saga.transitions import Status
 
 
-def begin(draft: Draft) -> None:
-    """Open the first steps of a new saga."""
+def begin(draft: Draft) -> Next | None:
+    """Open the first steps of a new saga; returns what the saga does instead of going on, if anything."""
     if draft.saga.deadline is not None:
         draft.arm(DEADLINE, draft.saga.deadline)
-    _open(draft, flow.enter(draft.saga.flow_root, draft.state))
+    return _open(draft, flow.enter(draft.saga.flow_root, draft.state))
 
 
-def leave(draft: Draft, step_id: str) -> None:
-    """Step `step_id` is over: open what comes after it."""
-    del draft.active[step_id]
-    draft.disarm(f"{WAIT}:{step_id}")
-    draft.disarm(f"{EVERY}:{step_id}")
-    draft.lift(step_id, NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED)
-    _open(draft, _after(draft, step_id))
+def leave(draft: Draft, step_id: str) -> Next | None:
+    """Step `step_id` is over: open what comes after it. Returns as `begin`."""
+    draft.close(step_id)
+    return _open(draft, (), over=[step_id])
 
 
-def open_again(draft: Draft, step_id: str) -> None:
+def open_again(draft: Draft, step_id: str) -> Next | None:
     """Send the command of an open step under a new id: its last one was definitely refused."""
     del draft.active[step_id]
-    _open(draft, (step_id,))
+    return _open(draft, (step_id,))
 
 
 def complete(draft: Draft, reason: str | None) -> None:
@@ -49,44 +39,64 @@ def complete(draft: Draft, reason: str | None) -> None:
     draft.become(Status.COMPLETED, reason=reason)
 
 
-def _after(draft: Draft, step_id: str) -> tuple[str, ...]:
-    """The steps that open when `step_id` is over; the pivot is passed when it is."""
-    if step_id in draft.saga.flow_root.pivots:
-        draft.pivoted = True
-    return flow.after(draft.saga.flow_root, step_id, draft.state)
-
-
-def _open(draft: Draft, step_ids: tuple[str, ...]) -> None:
-    pending = list(step_ids)
-    while pending:
-        pending += _open_one(draft, pending.pop(0))
+def _open(draft: Draft, step_ids: Sequence[str], *, over: Sequence[str] = ()) -> Next | None:
+    """Open these steps, and what follows those that are `over`, or over as soon as they are opened."""
+    pending, ended = list(step_ids), list(over)
+    while pending or ended:
+        if not ended:
+            step_id = pending.pop(0)
+            ended += [step_id] if _open_one(draft, step_id) else []
+            continue
+        moved = _after(draft, ended.pop(0), pending)
+        if moved.exhausted is not None:
+            if not draft.past_pivot:
+                return Undo(f"the loop {moved.exhausted} has gone through all its rounds")
+            draft.attend(ROUNDS_EXHAUSTED, moved.exhausted)
+        for branch in moved.lost:
+            draft.withdraw(branch.since, branch.steps)
+            pending = [step_id for step_id in pending if step_id not in branch.steps]
+        pending += moved.opened
     if not draft.active:
         complete(draft, None)
     else:
-        has_command = any(seq is not None for seq in draft.active.values())
-        draft.become(Status.RUNNING if has_command else Status.WAITING)
+        draft.go_on()
+    return None
 
 
-def _open_one(draft: Draft, step_id: str) -> tuple[str, ...]:
-    """Open one step; returns the steps after it when it is over at once."""
+def _after(draft: Draft, step_id: str, pending: Sequence[str]) -> flow.Moved:
+    """Where the end of a step leads; the pivot is passed when it is."""
+    root = draft.saga.flow_root
+    if step_id in root.pivots:
+        draft.pivoted = True
+    moved = flow.after(root, step_id, draft.state, draft.active.keys() | set(pending), draft.rounds, draft.seq)
+    draft.rounds = moved.rounds
+    return moved
+
+
+def _open_one(draft: Draft, step_id: str) -> bool:
+    """Open one step; whether it is over at once."""
     step = draft.saga.steps[step_id]
     match step:
         case CommandOf():
             message = step.make(draft.state)
             draft.active[step_id] = draft.send(step, message, kind=CommandKind.FORWARD, timeout=step.timeout)
-            return ()
         case ActivityStep() | LocalStep():
             draft.active[step_id] = draft.work(step)
-            return ()
         case WaitStep():
             draft.active[step_id] = None
             if step.timeout is not None:
                 draft.arm(f"{WAIT}:{step_id}", step.timeout)
             if step.reminder is not None:
                 draft.arm(f"{EVERY}:{step_id}", step.reminder.period)
-            return ()
+        case SleepStep():
+            draft.active[step_id] = None
+            draft.arm(f"{SLEEP}:{step_id}", step.duration(draft.state))
+        case SavepointStep():
+            draft.savepoints = {**draft.savepoints, step_id: Mark(draft.seq)}
+            return True
         case EmitStep():
             draft.publish(step_id, step.make(draft.state), step.event_model)
-            return _after(draft, step_id)
+            return True
         case _:
             assert_never(step)
+    return False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import Struct
 
 from saga_worker.saga.inputs import Ignored, Parked, Postponed, Refused
-from saga_worker.saga.retry import Compensate, Complete, Verdict
+from saga_worker.saga.retry import Compensate, Complete, Rollback, Verdict
 
 
 class Stay(Struct, frozen=True):
@@ -36,6 +38,13 @@ class Undo(Struct, frozen=True):
     reason: str
 
 
+class RollBack(Struct, frozen=True):
+    """Take back what was done since this savepoint, then go on from there."""
+
+    to: str
+    reason: str
+
+
 class Finish(Struct, frozen=True):
     """Leave the flow and keep everything."""
 
@@ -54,7 +63,22 @@ class UndoAgain(Struct, frozen=True):
     undone_seq: int
 
 
-Next = Stay | Begin | Leave | OpenAgain | Undo | Finish | Proceed | UndoAgain | Ignored | Parked | Refused | Postponed
+Next = (
+    Stay
+    | Begin
+    | Leave
+    | OpenAgain
+    | Undo
+    | RollBack
+    | Finish
+    | Proceed
+    | UndoAgain
+    | Ignored
+    | Parked
+    | Refused
+    | Postponed
+)
+BACK: Final = (Undo, RollBack)
 
 
 def by_verdict(verdict: Verdict, otherwise: Next) -> Next:
@@ -62,9 +86,13 @@ def by_verdict(verdict: Verdict, otherwise: Next) -> Next:
     match verdict:
         case Compensate(reason):
             return Undo(reason)
+        case Rollback(to, reason):
+            return RollBack(to, reason)
         case Complete(reason):
             return Finish(reason)
         case None:
             return otherwise
         case _:
-            raise TypeError(f"a handler returned {type(verdict).__name__}; return Compensate, Complete or None")
+            raise TypeError(
+                f"a handler returned {type(verdict).__name__}; return Compensate, Complete, Rollback or None"
+            )

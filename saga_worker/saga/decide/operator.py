@@ -7,6 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 from pydantic_core import from_json
 
+from saga_worker.saga import flow
 from saga_worker.saga.decide.next import Next, OpenAgain, Proceed, Stay
 from saga_worker.saga.draft import (
     AFRESH,
@@ -17,6 +18,7 @@ from saga_worker.saga.draft import (
     LOCAL_FAILED,
     NO_ANSWER,
     REJECTED_AFTER_PIVOT,
+    ROUNDS_EXHAUSTED,
     TIMER_FAILED,
     UNDELIVERABLE,
     UNDO_AGAIN,
@@ -167,9 +169,10 @@ def _wait_again(draft: Draft) -> bool:
 
 
 def _acknowledge(draft: Draft) -> bool:
-    """Nothing can be done about a step past the pivot that wanted to go back, except to know it."""
-    lifted = [step_id for step_id in draft.saga.steps if draft.lift(step_id, CANNOT_COMPENSATE)]
-    return bool(lifted)
+    """Nothing can be done about what wanted to go back past the pivot, except to know it."""
+    steps = [step_id for step_id in draft.saga.steps if draft.lift(step_id, CANNOT_COMPENSATE)]
+    loops = [loop for loop in flow.loops(draft.saga.flow_root) if draft.lift(loop.name, ROUNDS_EXHAUSTED)]
+    return bool(steps or loops)
 
 
 def _hurry_failed_timers(draft: Draft) -> bool:

@@ -47,6 +47,8 @@ def apply(draft: Draft, fired: TimerFired) -> Next:
             return _watch_ended(draft, int(subject))
         case "wait":
             return _wait_expired(draft, subject)
+        case "sleep":
+            return Leave(subject)
         case "every":
             return _remind(draft, subject, timer)
         case "deadline":

@@ -1,14 +1,18 @@
 """Going back: take back what was done or may have been done, newest first, each undo answered before the next.
 
-Also after the end: a late success of a step whose saga is over is taken back without leaving the final status.
-An undo that has run out of tries stays on the attention list; the older ones go on without it.
+Steps of different branches did not depend on each other, and their undos do not wait for each other. Also while the
+saga goes on: branches that lost a join. Also after the end: a late success of a step whose saga is over is taken back
+without leaving the final status. An undo that has run out of tries stays on the attention list; the older ones go on
+without it.
 """
 
 from __future__ import annotations
 
+from saga_worker.saga import flow
+from saga_worker.saga.decide.next import Next, Undo
 from saga_worker.saga.draft import AFRESH, UNDO_AGAIN, Draft
-from saga_worker.saga.instance import CommandKind, CommandRecord
-from saga_worker.saga.steps import CommandOf
+from saga_worker.saga.instance import CommandKind, CommandRecord, Mark
+from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.transitions import Status
 
 
@@ -18,22 +22,48 @@ def begin(draft: Draft, reason: str) -> None:
     for record in draft.in_flight(CommandKind.FORWARD):
         draft.abandon(record)
     draft.reason = reason
+    draft.become(Status.COMPENSATING)
     proceed(draft)
 
 
+def roll_back(draft: Draft, to: str, reason: str) -> Next | None:
+    """Leave the open steps and stand at the savepoint; returns what happens instead, if it was used up."""
+    mark, step = draft.savepoints.get(to), draft.saga.steps.get(to)
+    if mark is None or not isinstance(step, SavepointStep):
+        raise ValueError(f"the saga has passed no savepoint {to}; roll back to one that stands before this step")
+    if mark.used == step.times:
+        return Undo(f"rolled back to {to} {step.times} times already; now: {reason}")
+    draft.withdraw(mark.seq)
+    draft.rounds = {}
+    draft.active.clear()
+    draft.active[to] = None
+    draft.savepoints = {**draft.savepoints, to: Mark(mark.seq, mark.used + 1)}
+    draft.go_on()
+    return None
+
+
+def is_back_at(draft: Draft) -> str | None:
+    """The savepoint that the saga stands at with everything taken back, so that it may go on."""
+    to = next((step_id for step_id in draft.active if isinstance(draft.saga.steps[step_id], SavepointStep)), None)
+    if to is None or any(record.seq > draft.savepoints[to].seq for record in _pending(draft)):
+        return None
+    return to
+
+
 def proceed(draft: Draft) -> None:
-    """Send the next undo if it is time, and end when everything is taken back."""
-    assert draft.status is not None
+    """Send the undos whose turn it is, and end when everything is taken back."""
     pending = _pending(draft)
-    if not draft.status.is_final:
-        draft.become(Status.COMPENSATING if pending else Status.COMPENSATED)
-    elif draft.status is not Status.COMPENSATED:
-        return  # completed, or ended by an operator: what was done is kept
-    if not _is_trying(draft):
-        tried = {c.undoes for c in draft.commands.values()}
-        following = next((r for r in pending if r.seq not in tried or draft.undo_failures.get(r.seq) == AFRESH), None)
-        if following is not None:
-            take_back(draft, following)
+    if draft.status is Status.COMPENSATING and not pending:
+        draft.become(Status.COMPENSATED)
+    tried = {c.undoes for c in draft.commands.values()}
+    before = _trying(draft)  # what has to be taken back before those that follow
+    for record in pending:
+        is_fresh = record.seq not in tried or draft.undo_failures.get(record.seq) == AFRESH
+        if not is_fresh:
+            continue  # under way, or out of tries: then it waits for an operator, and nobody for it
+        if not any(_are_ordered(draft, record, other) for other in before):
+            take_back(draft, record)
+        before.append(record)
 
 
 def take_back(draft: Draft, record: CommandRecord) -> None:
@@ -51,12 +81,26 @@ def take_back(draft: Draft, record: CommandRecord) -> None:
 
 
 def _pending(draft: Draft) -> list[CommandRecord]:
-    """The commands that have to be taken back and are not yet, newest first."""
-    return [record for _, record in sorted(draft.commands.items(), reverse=True) if draft.must_be_undone(record)]
+    """The commands that have to be taken back and are not yet, newest first.
+
+    While a saga goes on, and when it has completed, only what lost a join goes back.
+    """
+    is_going_back = draft.status in (Status.COMPENSATING, Status.COMPENSATED)
+    newest_first = sorted(draft.commands.items(), reverse=True)
+    return [
+        record
+        for seq, record in newest_first
+        if (is_going_back or seq in draft.withdrawn) and draft.must_be_undone(record)
+    ]
 
 
-def _is_trying(draft: Draft) -> bool:
-    """An undo waits for its answer or for its next try. One that waits for an operator does not count."""
-    if any(name.startswith(f"{UNDO_AGAIN}:") for name in draft.timers):
-        return True
-    return any(draft.is_under_way(record) for record in draft.in_flight(CommandKind.UNDO))
+def _are_ordered(draft: Draft, one: CommandRecord, other: CommandRecord) -> bool:
+    """Whether the undo of one has to wait for that of the other."""
+    return not flow.are_concurrent(draft.saga.flow_root, one.step, other.step)
+
+
+def _trying(draft: Draft) -> list[CommandRecord]:
+    """The commands whose undo waits for its answer or for its next try, and not for an operator."""
+    later = {int(name.partition(":")[2]) for name in draft.timers if name.startswith(f"{UNDO_AGAIN}:")}
+    under_way = {c.undoes for c in draft.in_flight(CommandKind.UNDO) if draft.is_under_way(c)}
+    return [draft.commands[seq] for seq in later | under_way if seq is not None]
