@@ -23,6 +23,7 @@ COMMANDS = {
     "publish": "saga_worker.admin.publish:publish",
     "inbox": "saga_worker.admin.inbox_commands:inbox",
     "saga": "saga_worker.admin.saga_commands:saga",
+    "definitions": "saga_worker.admin.definition_commands:definitions",
     "check": "saga_worker.admin.check:check",
     "doctor": "saga_worker.admin.doctor:doctor",
     "faults": "saga_worker.admin.faults:faults",

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import click
 
+from saga_worker.admin.definition_commands import format_option, place_option
 from saga_worker.admin.options import (
     actor_option,
     json_option,
@@ -100,6 +101,28 @@ async def _show(settings: Settings, name: str, as_json: bool) -> None:
         print_json(_document(facts, explain(facts)))
     else:
         _print_facts(facts, explain(facts))
+
+
+@saga.command(epilog="\b\nExample:\n  saga-worker saga graph checkout/4711 --format svg > order.svg")
+@click.argument("name", metavar="SAGA_ID|DEFINITION/KEY")
+@format_option
+@place_option
+def graph(name: str, format_: str, place: str | None) -> None:
+    """Draw the definition of a saga, with what has become of each step."""
+    identify(name)
+    run_async(_graph(load_settings("database_url"), name, format_, place))
+
+
+async def _graph(settings: Settings, name: str, format_: str, place: str | None) -> None:
+    from saga_worker.admin.connect import looking
+    from saga_worker.admin.definition_commands import draw, find
+
+    async with looking(settings) as connection:
+        facts = await read_facts(connection, name)
+    if facts is None:
+        raise click.UsageError(f"There is no saga {name}.")
+    definition = find(facts.saga["name"], facts.saga["definition_version"], place)
+    click.echo(draw(definition, facts.progress, format_), nl=False)
 
 
 async def read_facts(connection: Connection, name: str) -> Facts | None:

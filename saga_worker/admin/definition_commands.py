@@ -1,0 +1,80 @@
+"""`saga-worker definitions`: what a worker would load, checked without any server, and drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from saga_worker.saga.definition import Saga
+    from saga_worker.saga.instance import Progress
+    from saga_worker.saga.registry import Registry
+
+FORMATS = ("mermaid", "dot", "svg")
+place_option = click.option(
+    "--definitions", "place", metavar="PATH", help="A folder, file or module; default: SAGA_WORKER_DEFINITIONS."
+)
+format_option = click.option(
+    "--format", "format_", type=click.Choice(FORMATS), default="mermaid", show_default=True, help="What to print."
+)
+
+
+@click.group(epilog="\b\nExample:\n  saga-worker definitions check --definitions ./definitions")
+def definitions() -> None:
+    """Check and draw definitions."""
+
+
+@definitions.command(epilog="\b\nExample, in CI:\n  saga-worker definitions check --definitions ./definitions")
+@place_option
+def check(place: str | None) -> None:
+    """Load all definitions as a worker would; every fault that shows without running them is a sentence, and exit 1."""
+    from saga_worker.admin.output import say
+    from saga_worker.saga.errors import DefinitionError
+
+    try:
+        registry = _registry(place)
+    except DefinitionError as error:
+        say(str(error))
+        raise click.exceptions.Exit(1) from None
+    for name, version in registry.versions():
+        saga = registry.find(name, version)
+        assert saga is not None
+        click.echo(f"{name} {version}: {len(saga.steps)} steps, started by {', '.join(saga.starts)}")
+
+
+@definitions.command(epilog="\b\nExample:\n  saga-worker definitions graph checkout --format svg > checkout.svg")
+@click.argument("name")
+@click.option("--version", type=int, help="Default: the newest.")
+@format_option
+@place_option
+def graph(name: str, version: int | None, format_: str, place: str | None) -> None:
+    """Draw a definition."""
+    click.echo(draw(find(name, version, place), None, format_), nl=False)
+
+
+def find(name: str, version: int | None, place: str | None) -> Saga[Any]:
+    """The definition of this name; a usage error that lists the others when there is none."""
+    registry = _registry(place)
+    saga = registry.latest(name) if version is None else registry.find(name, version)
+    if saga is None:
+        known = ", ".join(f"{known} {number}" for known, number in registry.versions())
+        wanted = name if version is None else f"{name} {version}"
+        raise click.UsageError(f"There is no definition {wanted} here; there are: {known}.")
+    return saga
+
+
+def draw(saga: Saga[Any], progress: Progress | None, format_: str) -> str:
+    """The definition, or with `progress` one of its sagas, as text of this format."""
+    from saga_worker.admin import drawing
+    from saga_worker.admin import graph as graphs
+
+    form = {"mermaid": graphs.mermaid, "dot": graphs.dot, "svg": drawing.svg}[format_]
+    return form(graphs.graph_of(saga, progress))
+
+
+def _registry(place: str | None) -> Registry:
+    from saga_worker.admin.options import load_settings
+    from saga_worker.loading import load
+
+    return load(load_settings(definitions=place).definitions)

@@ -1,0 +1,80 @@
+"""`saga-worker definitions` and `saga graph`: without servers, and for one stored saga.
+
+features: 136, 156; L17, L29
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from saga_worker.saga.instance import Fate
+from tests.stages.command_line import Run
+from tests.stages.operator_rows import add_saga, command, on, progress
+
+DEFINITIONS: Final = str(Path(__file__).parents[2] / "definitions")
+BROKEN: Final = """
+from pydantic import BaseModel
+from saga_worker import Event, Saga
+
+class Begun(Event):
+    key: str
+
+class State(BaseModel):
+    key: str
+
+lost = Saga("lost", state=State)
+lost.starts_on(Begun, key=lambda e: e.key)(lambda event: State(key=event.key))
+nap = lost.wait("nap")
+"""
+
+
+def test_check_lists_what_a_worker_would_load(run: Run) -> None:
+    ran = run("definitions", "check", "--definitions", DEFINITIONS)
+
+    assert (ran.code, ran.err) == (0, "")
+    assert "approval_chain 1: 7 steps, started by expense_claimed" in ran.out.splitlines()
+
+
+def test_check_says_what_is_wrong_and_where_and_how_to_mend_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "lost.py").write_text(BROKEN)
+
+    ran = run("definitions", "check", "--definitions", str(tmp_path / "lost.py"))
+
+    assert ran.code == 1
+    assert "lost.py:" in ran.err and "call lost.flow(…)" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("format_", "begins"),
+    [("mermaid", "%% checkout 1\nflowchart TD"), ("dot", 'digraph "checkout 1"'), ("svg", "<svg ")],
+)
+def test_a_definition_is_drawn_in_each_format(run: Run, format_: str, begins: str) -> None:
+    ran = run("definitions", "graph", "checkout", "--format", format_, "--definitions", DEFINITIONS)
+
+    assert ran.code == 0
+    assert ran.out.startswith(begins)
+
+
+def test_a_definition_that_is_not_there_is_a_usage_error_that_names_the_others(run: Run) -> None:
+    ran = run("definitions", "graph", "chekout", "--definitions", DEFINITIONS)
+
+    assert ran.code == 2
+    assert "no definition chekout" in ran.err and "checkout 1" in ran.err
+
+
+def test_a_stored_saga_is_drawn_with_its_steps_as_they_stand(run: Run, database: str) -> None:
+    stands = progress(command(1, "score", Fate.DONE), command(2, "reserve", Fate.SENT), active={"reserve": 2})
+    on(database, lambda connection: add_saga(connection, "4711", stands))
+
+    ran = run("saga", "graph", "checkout/4711", "--definitions", DEFINITIONS)
+    missing = run("saga", "graph", "checkout/4712", "--definitions", DEFINITIONS)
+
+    lines = [line.strip() for line in ran.out.splitlines()]
+    score, reserve = (
+        next(line.partition("[")[0] for line in lines if f'"{step} ' in line) for step in ("score", "reserve")
+    )
+    assert (ran.code, f"class {score} done" in lines, f"class {reserve} open" in lines) == (0, True, True)
+    assert missing.code == 2 and "no saga checkout/4712" in missing.err
