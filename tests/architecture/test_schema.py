@@ -80,6 +80,7 @@ async def test_constraints_and_predicates_of_indexes_are_those_of_the_models(
 
 
 async def test_statuses_and_states_of_the_constraints_are_those_of_the_enums(database_url: str) -> None:
+    """features: 117"""
     definitions = dict(
         await fetch(database_url, "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c'")
     )
@@ -104,6 +105,7 @@ async def test_the_views_say_the_words_of_the_enums(database_url: str) -> None:
 
 @pytest.mark.parametrize("view", VIEWS)
 async def test_a_view_has_exactly_the_columns_that_were_promised(database_url: str, view: str) -> None:
+    """features: 64, 115"""
     columns = "SELECT column_name FROM information_schema.columns WHERE table_schema = 'saga_worker'"
     found = await fetch(database_url, f"{columns} AND table_name = $1 ORDER BY ordinal_position", view)
 

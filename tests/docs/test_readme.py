@@ -67,6 +67,7 @@ def test_pyright_accepts_the_first_saga_and_its_test(shop: Path) -> None:
 
 
 def test_the_test_of_the_first_saga_passes_and_can_fail(shop: Path) -> None:
+    """features: L28"""
     pytest_ = (
         sys.executable,
         "-m",

@@ -95,6 +95,7 @@ async def _is_alive_again(run: Campaign) -> bool:
 @pytest.mark.slow
 @paths
 async def test_what_a_killed_worker_ran_is_run_again_under_the_same_key(place: Place, path: str) -> None:
+    """features: 29, 59"""
     async with under_way(place, path) as errands:
         await errands.run.kill("one")
         errands.go()

@@ -63,7 +63,10 @@ async def reasons(run: Campaign, type: str) -> Counter[str]:
 @pytest.mark.slow
 async def test_a_success_after_its_time_out_is_taken_back_once(place: Place) -> None:
     """`hybrid`: undone at the time-out, the success is only recorded. `crossing`: it comes before the undo is answered.
-    `strict`: the saga ends first and lists one effect as unsettled; the success then is undone after the end."""
+    `strict`: the saga ends first and lists one effect as unsettled; the success then is undone after the end.
+
+    features: L1
+    """
 
     def script(asked: Asked) -> Sequence[Reply]:
         kind = asked.data["deal"].partition("-")[0]

@@ -236,6 +236,7 @@ async def test_a_message_for_a_saga_that_cannot_take_it_is_told_why(shop: Shop) 
 
 
 async def test_an_event_that_the_state_does_not_allow_waits_or_is_ignored(shop: Shop) -> None:
+    """features: 92"""
     shop.wire.serve()
     reviewed = b'{"order_id": "known", "fraud": false, "reviewer": "ann"}'
     messages = [Plain("b26", reviewed, type="fraud_reviewed"), Plain("b27", order("known"))]
@@ -256,6 +257,7 @@ async def test_an_event_that_the_state_does_not_allow_waits_or_is_ignored(shop: 
 async def test_what_nobody_takes_up_dies_when_its_parking_is_over(
     workers: Workers, wire: Wire, records: Records, amqp_url: str, namespace: Namespace, eventually: Eventually
 ) -> None:
+    """features: 17"""
     await workers.start(parking_seconds=1)
     await asyncio.to_thread(bind, amqp_url, str(namespace), "weather_changed")
     review = b'{"order_id": "4711", "fraud": false, "reviewer": "ann"}'

@@ -34,6 +34,7 @@ async def reserve(wire: Wire, *, score: tuple[str, dict[str, Any]] = ("cleared",
 
 
 async def test_an_order_is_shipped(workers: Workers, wire: Wire, records: Records, eventually: Eventually) -> None:
+    """features: 134"""
     await workers.start()
     await wire.publish("order_placed", ORDER, id="o-1")
     await reserve(wire)
@@ -69,6 +70,7 @@ async def test_what_goes_out_carries_what_a_participant_needs(workers: Workers, 
 async def test_a_declined_card_releases_the_stock(
     workers: Workers, wire: Wire, records: Records, eventually: Eventually
 ) -> None:
+    """features: 3"""
     await workers.start()
     await wire.publish("order_placed", ORDER, id="o-1")
     await reserve(wire)
@@ -167,6 +169,7 @@ async def test_a_charge_that_is_answered_too_late_is_taken_back_once(
 async def test_repeats_of_every_message_change_nothing(
     workers: Workers, wire: Wire, records: Records, eventually: Eventually
 ) -> None:
+    """features: 89"""
     await workers.start()
 
     async def twice(command: Heard, type_: str, **data: Any) -> None:

@@ -137,7 +137,7 @@ async def test_an_alarm_in_the_soak_rolls_both_regions_back_beside_each_other(
 async def test_two_of_the_board_are_enough_and_a_yes_may_come_early(
     workers: Workers, wire: Wire, records: Records, eventually: Eventually, quick: Callable[[str], Path]
 ) -> None:
-    """features: 72"""
+    """features: 72, 143"""
     await workers.start(quick("approval_chain"))
     wire.serve({"pay_out": ("paid", {"transfer": "t"})})
     claim = {"claim": "c-1", "approved": True}

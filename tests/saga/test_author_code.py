@@ -74,6 +74,7 @@ def test_whatever_a_handler_raises_is_an_error_of_the_handler(error: BaseExcepti
 
 @pytest.mark.parametrize("made", [Unwork(key="k"), Told(key="k"), None, "work"], ids=lambda made: type(made).__name__)
 def test_a_maker_that_makes_something_else_is_an_error_of_the_maker(made: object) -> None:
+    """features: 13"""
     error = start(saga_that(works=lambda state: made)).error
 
     assert "return Work, as it is annotated" in error

@@ -248,7 +248,7 @@ def test_a_rollback_undoes_what_was_done_since_the_savepoint_and_goes_on_from_th
 
 
 def test_a_savepoint_that_is_used_up_takes_everything_back() -> None:
-    """features: L8"""
+    """features: 52; L8"""
     test = marked()
     for _ in range(2):
         test.reply(Yes(then="rollback"), to=DoC).expect(UndoC).expect(UndoA).reply(Yes(), to=UndoC)

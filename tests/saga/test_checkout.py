@@ -62,6 +62,7 @@ def shipping_order() -> SagaTest[Checkout]:
 
 
 def test_an_order_that_nobody_objects_to_is_shipped() -> None:
+    """features: 10"""
     told = order().expect(ScoreOrder(order_id="4711", cents=1999)).reply(Cleared())
     told.expect(ReserveStock(order_id="4711", lines={"tea": 2})).reply(RESERVED).expect_activity(price).result(QUOTE)
     told.expect(ChargeCard(order_id="4711", cents=1999, card="tok_1")).reply(CHARGED)
@@ -97,6 +98,7 @@ def test_an_order_in_a_foreign_currency_is_charged_in_euro() -> None:
 
 
 def test_a_suspicious_order_goes_on_when_the_reviewer_clears_it() -> None:
+    """features: 143"""
     told = reviewed_order().given(FraudReviewed(order_id="4711", fraud=False, reviewer="ann"))
 
     told.expect_activity(price).result(QUOTE).expect(ChargeCard).reply(CHARGED).expect(ShipOrder)
@@ -132,6 +134,7 @@ def test_a_review_of_an_order_that_needs_none_is_ignored() -> None:
 
 
 def test_a_cancelled_order_takes_everything_back_newest_first() -> None:
+    """features: 3, 40, 43, 47"""
     told = reserved_order().expect(ChargeCard).event(OrderCancelled(order_id="4711", by="customer"))
     told.expect(CancelCharge(order_id="4711", payment=None)).reply(Done())  # nobody said yet how the charge went
 

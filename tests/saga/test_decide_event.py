@@ -40,6 +40,7 @@ def at_pivot(saga: Saga[State] | None = None) -> SagaTest[State]:
 
 
 def test_an_arm_of_the_open_wait_ends_it() -> None:
+    """features: 72, 81, 83"""
     test = at_review().given(Signal()).expect(DoP).expect_status("running")
 
     assert test.state.seen == ["begun", "a", "b", "signal"]
@@ -47,6 +48,7 @@ def test_an_arm_of_the_open_wait_ends_it() -> None:
 
 
 def test_an_arm_may_send_the_saga_back() -> None:
+    """features: 83"""
     test = at_review().given(Signal(then="compensate"))
 
     test.expect(UndoB).expect_nothing().expect_status("compensating", reason="signal says so")
@@ -57,6 +59,7 @@ def test_an_arm_may_end_the_saga_where_it_stands() -> None:
 
 
 def test_an_event_before_its_wait_is_parked_and_taken_up_when_the_wait_opens() -> None:
+    """features: 72, 87; L3"""
     test = SagaTest(line()).given(Begun(review=True)).expect(DoA)
     test.event(Signal()).expect_outcome("parked: not_expected_yet")
     test.reply(Yes()).expect(DoB).expect_nothing()
@@ -96,6 +99,7 @@ def test_an_event_for_a_saga_that_goes_back_is_ignored(event: Event) -> None:
 
 
 def test_an_event_that_no_version_handles_any_more_is_ignored() -> None:
+    """features: 87"""
     test = SagaTest(line()).given(Begun())
 
     decision = decide(line(), test.one.instance, EventArrived("gone", "k", b"{}"), Given(START, 0.0, SAGA_ID))
@@ -104,6 +108,7 @@ def test_an_event_that_no_version_handles_any_more_is_ignored() -> None:
 
 
 def test_an_event_at_any_time_changes_the_state_and_nothing_else() -> None:
+    """features: 118"""
     test = SagaTest(line()).given(Begun()).expect(DoA).given(Cancel(then="go")).expect_nothing()
 
     assert test.state.seen == ["begun", "cancel"]
@@ -111,6 +116,7 @@ def test_an_event_at_any_time_changes_the_state_and_nothing_else() -> None:
 
 
 def test_an_event_that_compensates_before_the_pivot_takes_back_what_is_in_flight() -> None:
+    """features: 47"""
     test = SagaTest(line()).given(Begun()).expect(DoA).reply(Yes()).expect(DoB).given(Cancel())
 
     test.expect(UndoA).expect_nothing().expect_status("compensating", reason="cancel says so")
@@ -159,6 +165,7 @@ def test_an_arm_that_compensates_after_the_pivot_goes_on_and_asks_for_attention(
 
 
 def test_the_key_in_the_model_has_to_be_the_key_of_the_route() -> None:
+    """features: 87, 95"""
     test = SagaTest(line()).given(Begun())
     event = EventArrived("cancel", "other", b'{"key": "k"}')
 
@@ -168,6 +175,7 @@ def test_the_key_in_the_model_has_to_be_the_key_of_the_route() -> None:
 
 
 def test_an_event_that_does_not_fit_its_model_is_refused_and_blocks_nobody() -> None:
+    """features: 22"""
     test = SagaTest(line(), tolerant=True).given(Begun())
     test.one.store(0, "cancel", b'{"key": "k", "then": "secret"}', message_id="bad")  # type: ignore[arg-type]
     test.one.drain()
@@ -186,6 +194,7 @@ def test_a_verdict_that_is_none_is_an_error_of_the_author() -> None:
 
 
 def test_a_handler_that_raises_leaves_no_trace_in_the_state() -> None:
+    """features: 118"""
     test = SagaTest(line(), tolerant=True).given(Begun())
     before = test.one.instance
 
@@ -223,6 +232,7 @@ def test_after_a_pause_of_the_worker_reminders_do_not_come_in_a_burst() -> None:
 
 
 def test_two_waits_for_the_same_event_take_one_each() -> None:
+    """features: 83, 90"""
     saga = Saga("twice", state=State)
     saga.starts_on(Begun, key=lambda e: e.key)(lambda event: State(key=event.key))
     one, two = saga.wait("one", timeout=minutes(1)), saga.wait("two", timeout=minutes(1))

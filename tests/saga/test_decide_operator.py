@@ -24,10 +24,12 @@ def at_q() -> SagaTest[State]:
 
 
 def test_nothing_to_retry_changes_nothing() -> None:
+    """features: 61"""
     SagaTest(line()).given(Begun()).expect(DoA).operator("retry").expect_outcome("ignored: nothing_to_retry")
 
 
 def test_a_rejection_past_the_pivot_is_tried_again_under_a_new_id() -> None:
+    """features: 18; L7"""
     test = at_q().reject(No()).expect_attention("rejected_after_pivot: q")
 
     test.operator("retry").expect(DoQ(step="q", seen=["begun", "a", "b", "p", "no q"])).expect_attention()
@@ -142,6 +144,7 @@ def test_a_timer_that_fired_or_was_armed_anew_since_the_death_is_not_accused() -
 
 
 def test_looking_again_changes_nothing() -> None:
+    """features: 61"""
     SagaTest(line()).given(Begun()).operator("recheck").expect_outcome("ignored: rechecked")
 
 

@@ -37,6 +37,7 @@ def answered(test: SagaTest[State], seq: int, type_: str = "yes", body: bytes = 
 
 
 def test_a_reply_runs_its_handler_and_goes_on() -> None:
+    """features: 11, 86"""
     test = SagaTest(line()).given(Begun()).expect(DoA).reply(Yes(note="!"))
 
     test.expect(DoB(step="b", seen=["begun", "a!"])).expect_nothing().expect_status("running")
@@ -68,6 +69,7 @@ def test_the_verdict_of_a_reply_is_followed(then: str) -> None:
 
 
 def test_a_rejection_runs_its_handler() -> None:
+    """features: 83"""
     test = SagaTest(line()).given(Begun()).expect(DoA).reject(No())
 
     test.expect_nothing().expect_status("compensated", reason="no a says so")
@@ -90,6 +92,7 @@ def test_a_rejected_step_is_not_undone() -> None:
 
 
 def test_a_repeated_answer_is_a_duplicate() -> None:
+    """features: 87"""
     test = SagaTest(line()).given(Begun()).expect(DoA).reply(Yes()).expect(DoB)
     before = test.one.instance
 
@@ -108,6 +111,7 @@ def test_a_contradicting_answer_is_recorded_as_such() -> None:
 
 @pytest.mark.parametrize("seq", [0, 2, 99])
 def test_a_number_that_was_never_issued_is_no_command(seq: int) -> None:
+    """features: 86, 87, 95"""
     outcome = answered(SagaTest(line()).given(Begun()), seq).outcome
 
     assert isinstance(outcome, Refused) and outcome.reason == "unknown_command"
@@ -186,6 +190,7 @@ def test_a_rejection_past_the_pivot_stays_and_asks_for_attention() -> None:
 
 
 def test_a_rejection_past_the_pivot_is_tried_again_under_a_new_id_before_it_asks_for_attention() -> None:
+    """features: L7"""
     test = SagaTest(line(retry_q=Retry.fixed(3, seconds(10)))).given(Begun()).reply(Yes()).reply(Yes()).reply(Yes())
     test.expect(DoA).expect(DoB).expect(DoP).expect(DoQ).reject(No()).expect_nothing().expect_attention()
 

@@ -26,6 +26,7 @@ GIVEN = Given(START, 0.0, SAGA_ID)
 
 
 def test_a_start_makes_the_state_and_opens_the_first_step() -> None:
+    """features: 11"""
     test = SagaTest(line()).given(Begun())
 
     test.expect(DoA(step="a", seen=["begun"])).expect_nothing().expect_status("running")
@@ -35,6 +36,7 @@ def test_a_start_makes_the_state_and_opens_the_first_step() -> None:
 
 
 def test_a_start_whose_first_step_waits_is_waiting_and_has_published_what_came_before() -> None:
+    """features: 81, 82, 134"""
     SagaTest(waits()).given(Begun()).expect(Told).expect_nothing().expect_status("waiting")
 
 
@@ -53,6 +55,7 @@ def _told(state: State) -> Told:
 
 
 def test_a_second_start_is_ignored_whether_the_saga_is_open_or_over() -> None:
+    """features: 55, 66"""
     test = SagaTest(line()).given(Begun()).event(Begun(review=True)).expect_outcome("ignored: duplicate_start")
     test.event(Cancel()).expect_status("compensating").event(Begun()).expect_outcome("ignored: duplicate_start")
 
@@ -64,6 +67,7 @@ def test_a_second_start_that_an_open_wait_takes_ends_that_wait() -> None:
 
 
 def test_an_event_before_its_start_is_parked_and_taken_up_with_the_start() -> None:
+    """features: L3"""
     test = SagaTest(waits()).event(Cancel(then="go")).expect_outcome("parked: unknown_saga")
     test.given(Begun())
 
@@ -104,6 +108,7 @@ def test_a_key_that_is_not_the_one_it_was_routed_by_is_refused() -> None:
 
 
 def test_a_start_that_does_not_fit_its_model_is_refused_without_its_values() -> None:
+    """features: 1, 22"""
     outcome = decide(line(), None, EventArrived("begun", "k", b'{"key": "k", "review": "secret"}'), GIVEN).outcome
 
     assert isinstance(outcome, Refused) and outcome.reason == "schema_mismatch"

@@ -27,6 +27,7 @@ def at_pivot(test: SagaTest[State] | None = None) -> SagaTest[State]:
 
 
 def test_silence_is_followed_by_the_same_id_and_the_same_bytes() -> None:
+    """features: 34"""
     test = SagaTest(line()).given(Begun()).expect(DoA).given(Cancel(then="go"))
 
     test.advance(minutes(1)).expect_nothing().advance(seconds(10)).expect(DoA(step="a", seen=["begun"]))
@@ -51,6 +52,7 @@ def test_an_answer_during_the_back_off_prevents_the_resend() -> None:
 
 
 def test_after_the_last_try_a_hybrid_step_is_undone_at_once() -> None:
+    """features: 32, 41"""
     test = SagaTest(line()).given(Begun()).expect(DoA).advance(minutes(4)).expect(DoA).expect(DoA)
 
     test.expect(UndoA).expect_nothing().expect_status("compensating", reason="no answer to do_a in time")
@@ -59,6 +61,7 @@ def test_after_the_last_try_a_hybrid_step_is_undone_at_once() -> None:
 
 
 def test_after_the_last_try_a_strict_step_is_watched_while_the_rest_is_undone() -> None:
+    """features: 42"""
     test = at_b().advance(minutes(1)).expect(UndoA).expect_nothing().expect_status("compensating")
 
     test.reply(Yes()).expect_nothing().expect_status("compensated")
@@ -67,6 +70,7 @@ def test_after_the_last_try_a_strict_step_is_watched_while_the_rest_is_undone() 
 
 
 def test_a_timer_whose_epoch_is_over_has_no_effect() -> None:
+    """features: 58; L9"""
     test = SagaTest(line()).given(Begun())
     assert test.one.instance is not None
     epoch = test.one.instance.progress.timers["timeout:1"].epoch
@@ -145,6 +149,7 @@ def test_reply_time_outs_wait_until_the_replies_are_in_while_business_timers_fir
 
 
 def test_a_wait_whose_time_is_over_compensates() -> None:
+    """features: 51, 73"""
     test = SagaTest(line()).given(Begun(review=True)).reply(Yes()).expect(DoA).reply(Yes()).expect(DoB)
 
     test.advance(days(2)).expect(UndoB)
@@ -152,12 +157,14 @@ def test_a_wait_whose_time_is_over_compensates() -> None:
 
 
 def test_a_wait_whose_time_is_over_may_go_on() -> None:
+    """features: 51, 73"""
     test = SagaTest(line(on_timeout=OnTimeout.CONTINUE)).given(Begun(review=True)).reply(Yes()).reply(Yes())
 
     test.advance(days(2)).expect(DoA).expect(DoB).expect(DoP).expect_status("running")
 
 
 def test_an_event_for_a_wait_whose_time_is_over_is_too_late() -> None:
+    """features: 87"""
     test = SagaTest(line(on_timeout=OnTimeout.CONTINUE)).given(Begun(review=True)).reply(Yes()).reply(Yes())
 
     test.advance(days(2)).event(Signal()).expect_outcome("ignored: too_late")
@@ -175,12 +182,14 @@ def test_a_wait_whose_time_is_over_past_the_pivot_asks_for_attention_and_still_t
 
 
 def test_the_deadline_compensates_before_the_pivot() -> None:
+    """features: 162"""
     test = SagaTest(waits()).given(Begun(), Begun()).expect(DoA).reply(Yes()).expect_status("waiting")
 
     test.advance(days(10)).expect(UndoA).expect_status("compensating", reason="the deadline of the saga has passed")
 
 
 def test_the_deadline_asks_for_attention_past_the_pivot_until_the_end() -> None:
+    """features: 162"""
     saga = line(deadline=hours(1))
     test = at_pivot(SagaTest(saga)).reply(Yes()).expect(DoQ).advance(hours(1)).expect_nothing()
     test.expect_status("running").expect_attention("deadline_passed", "no_answer: q")

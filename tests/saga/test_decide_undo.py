@@ -26,6 +26,7 @@ def hybrid_unknown() -> SagaTest[State]:
 
 
 def test_undos_go_newest_first_and_each_waits_for_the_one_before() -> None:
+    """features: 43, 84"""
     test = both_done().expect(UndoB).expect_nothing().reply(Yes()).expect(UndoA).expect_nothing()
 
     test.expect_status("compensating").reply(Yes()).expect_nothing().expect_status("compensated")
@@ -41,10 +42,12 @@ def test_an_undo_names_the_command_that_it_takes_back() -> None:
 
 
 def test_a_step_with_nothing_to_take_back_is_left_out() -> None:
+    """features: 4"""
     both_done(Undo.NONE).expect(UndoA).reply(Yes()).expect_nothing().expect_status("compensated")
 
 
 def test_with_nothing_to_undo_the_saga_is_compensated_at_once() -> None:
+    """features: 50"""
     SagaTest(line()).given(Begun()).expect(DoA).reject(No()).expect_nothing().expect_status("compensated")
 
 
@@ -52,6 +55,7 @@ def test_with_nothing_to_undo_the_saga_is_compensated_at_once() -> None:
 
 
 def test_a_hybrid_step_in_flight_is_undone_at_once_and_its_late_success_is_only_recorded() -> None:
+    """features: 41; L1"""
     test = hybrid_unknown().late_reply(Yes(), to=DoA).expect_outcome("applied: late_reply").expect_nothing()
     test.expect_status("compensating").reply(Yes(), to=UndoA).expect_status("compensated")
 
@@ -67,6 +71,7 @@ def test_what_a_late_success_says_is_known_to_the_next_try_of_the_undo() -> None
 
 
 def test_a_strict_step_that_worked_after_all_is_undone_exactly_once_also_after_the_end() -> None:
+    """features: L1"""
     test = strict_unknown().reply(Yes()).expect_nothing().expect_status("compensated")
     assert test.unsettled == 1
 
@@ -95,6 +100,7 @@ def test_a_late_success_of_what_is_taken_back_does_not_touch_the_state() -> None
 
 
 def test_the_undo_after_a_late_success_knows_what_the_reply_said() -> None:
+    """features: 40"""
     test = strict_unknown().reply(Yes()).late_reply(Yes(note="#7"), to=DoB)
 
     test.expect(UndoB(seen=["begun", "a", "b#7"]))
@@ -147,6 +153,7 @@ def test_a_late_rejection_during_the_back_off_of_the_undo_ends_it() -> None:
 
 
 def test_a_refused_undo_is_tried_again_after_the_back_off_under_a_new_id() -> None:
+    """features: 33"""
     test = hybrid_unknown().reject(No(), to=UndoA).expect_nothing().advance(seconds(5)).expect(UndoA)
 
     first, second = [command for command in test.one.commands() if command.undoes == 1]
@@ -155,6 +162,7 @@ def test_a_refused_undo_is_tried_again_after_the_back_off_under_a_new_id() -> No
 
 
 def test_a_silent_undo_is_sent_again_under_the_same_id_with_the_same_bytes() -> None:
+    """features: 33, 85"""
     test = hybrid_unknown().advance(minutes(1) + seconds(5)).expect(UndoA)
 
     first, second = [command for command in test.one.commands() if command.undoes == 1]
@@ -163,6 +171,7 @@ def test_a_silent_undo_is_sent_again_under_the_same_id_with_the_same_bytes() -> 
 
 @pytest.mark.parametrize("is_silent", [True, False])
 def test_an_undo_out_of_tries_asks_for_attention_and_the_older_ones_go_on(is_silent: bool) -> None:
+    """features: 32, 45, 46"""
     test = both_done().expect(UndoB)
     if is_silent:
         test.advance(minutes(3)).expect(UndoB)

@@ -131,6 +131,7 @@ def refusal(act: Callable[[], object]) -> str:
 
 
 def test_a_definition_records_what_the_core_reads() -> None:
+    """features: 1, 9"""
     saga = new_saga(version=2, deadline=days(3))
     saga.on(Withdrawn, key=lambda e: e.order)(taken)
     step = reservation(saga, retry=Retry.fixed(3), undo=Undo.STRICT, undo_timeout=minutes(9))
@@ -155,6 +156,7 @@ def test_a_definition_records_what_the_core_reads() -> None:
 
 
 def test_a_command_has_one_try_and_its_undo_five() -> None:
+    """features: 26, 32"""
     step = reservation(new_saga())
 
     assert (step.retry.attempts, step.undo_mode) == (1, Undo.HYBRID)
@@ -325,6 +327,7 @@ def with_reply_that_is_a_rejection() -> Saga[Order]:
     ],
 )  # fmt: skip
 def test_check_names_place_step_and_remedy(build: Callable[[], Saga[Order]], problem: str) -> None:
+    """features: 16, 81; L7, L17"""
     assert re.search(problem, refusal(build().check))
 
 
@@ -346,6 +349,7 @@ def test_a_wait_is_bounded_by_the_deadline_of_its_saga() -> None:
 
 @pytest.mark.parametrize("undo", [Undo.NONE, None])
 def test_a_step_before_the_pivot_is_undone_or_says_that_it_need_not(undo: Undo | None) -> None:
+    """features: L7"""
     saga = new_saga()
     step = reservation(saga, undo=undo or Undo.HYBRID)
     if undo is None:
@@ -449,6 +453,7 @@ def two_flows(saga: Saga[Order]) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_declaration_is_refused_where_it_stands(act: Callable[[Any], object], problem: str) -> None:
+    """features: 5, 8, 14, 15, 16"""
     assert re.search(problem, refusal(lambda: act(new_saga())))
 
 
@@ -459,6 +464,7 @@ def complete(name: str = "orders", version: int = 1, **options: Any) -> Saga[Ord
 
 
 def test_the_registry_finds_versions_and_the_latest() -> None:
+    """features: 80"""
     first, second, other = complete(version=1), complete(version=10), complete("others")
     registry = Registry([second, other, first])
 
@@ -490,6 +496,7 @@ def test_the_registry_checks_every_saga() -> None:
 
 
 def test_two_sagas_of_one_name_and_version_are_refusal() -> None:
+    """features: 17"""
     text = refusal(lambda: Registry([complete(), complete()]))
 
     assert "saga orders version 1 is defined at" in text

@@ -49,6 +49,7 @@ def walk(root: Flow[Answers], state: Answers) -> list[str]:
 
 
 def test_a_sequence_is_walked_in_its_order() -> None:
+    """features: 63"""
     root = flow_of(tuple(steps("a", "b", "c")))
 
     assert walk(root, NO) == ["a", "b", "c"]

@@ -88,6 +88,7 @@ def test_rows_are_applied_in_the_order_of_their_ids_operators_first() -> None:
 
 
 def test_the_journal_is_a_chain_and_names_what_each_input_sent_and_armed() -> None:
+    """features: 116"""
     change = folded([row(1, Begun()), reply(2, 1, Yes())])
 
     first, second = change.journal
@@ -422,6 +423,7 @@ def test_an_early_event_is_parked_with_an_end() -> None:
 
 
 def test_early_events_and_their_start_in_one_batch_are_applied_at_once() -> None:
+    """features: L3"""
     change = folded([row(1, Signal()), row(2, Cancel(then="go")), row(3, Begun(review=True)), reply(4, 1, Yes())])
 
     assert states(change) == {1: "parked: not_expected_yet", 3: "done", 2: "done", 4: "done"} | {

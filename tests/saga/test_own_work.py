@@ -115,6 +115,7 @@ def test_results_and_local_steps_move_the_saga_to_its_end() -> None:
 
 
 def test_all_of_it_is_taken_back_newest_first_each_before_the_next() -> None:
+    """features: 3, 43"""
     story = Story()
     told = story.shelved().fail("no carrier").expect_status("compensating", reason="hand_over failed: no carrier")
 
@@ -132,6 +133,7 @@ def test_a_verdict_of_a_local_step_is_followed_and_its_own_effect_taken_back() -
 
 
 def test_a_local_step_that_says_it_is_no_use_has_nothing_to_take_back() -> None:
+    """features: 44"""
     story = Story()
     told = story.begun().result(WEIGHT).local_fails("flood", terminal=True)
 
@@ -212,6 +214,7 @@ def test_a_strict_step_of_which_nothing_more_will_be_heard_asks_for_attention_at
 def test_what_becomes_of_a_step_without_an_attempt_left(
     undo: Undo, lost: bool, is_undone: bool, unsettled: int
 ) -> None:
+    """features: 41, 42"""
     story = Story(undo=undo)
     told = story.begun().fail("down", terminal=False, lost=lost)
 

@@ -41,6 +41,7 @@ def sentence(failing: Callable[[], object]) -> str:
 
 
 def test_the_story_of_the_docstring() -> None:
+    """features: L28"""
     test = SagaTest(checkout)
     test.given(PLACED).expect(ScoreOrder(order_id="4711", cents=100))
     test.reply(Cleared()).expect(ReserveStock).reply(StockReserved(reservation="r1"))
@@ -147,6 +148,7 @@ def test_a_definition_with_a_mistake_is_refused_before_the_story() -> None:
 
 
 def test_the_kit_needs_no_server_and_no_driver() -> None:
+    """features: 79; L28"""
     heavy = ("asyncpg", "aio_pika", "aiormq", "sqlalchemy", "testcontainers")
     code = f"import sys; from saga_worker.testing import SagaTest; print([m for m in {heavy} if m in sys.modules])"
 

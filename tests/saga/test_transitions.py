@@ -30,6 +30,7 @@ def test_an_illegal_change_is_refused_and_names_both_ends(pair: tuple[Status | N
 
 
 def test_a_final_status_is_never_left() -> None:
+    """features: 117"""
     assert {target for current, target in TRANSITIONS if current in FINAL and target is not current} == set()
 
 
@@ -52,6 +53,7 @@ def test_what_went_back_never_goes_forward() -> None:
 
 
 def test_the_numbers_are_those_in_the_database() -> None:
+    """features: 117"""
     assert [(status.value, status.label) for status in Status] == [
         (0, "running"), (1, "waiting"), (2, "compensating"), (3, "completed"), (4, "compensated"), (5, "failed"),
         (6, "paused"),

@@ -59,6 +59,7 @@ class Stubborn(Gate):
 
 @modes
 async def test_a_saga_of_activities_runs_to_its_end_and_leaves_no_activity(database_url: str, fast: bool) -> None:
+    """features: 2, 12"""
     world = World()
     async with stages(database_url, trip_saga(world), fast=fast) as s:
         await s.store(ASKED)
@@ -76,6 +77,7 @@ async def test_a_saga_of_activities_runs_to_its_end_and_leaves_no_activity(datab
 
 @modes
 async def test_what_raises_is_tried_again_under_the_same_key(database_url: str, fast: bool) -> None:
+    """features: 31, 35"""
     world = World()
 
     async def third_time(step: str, ctx: ActivityContext) -> str:
@@ -95,6 +97,7 @@ async def test_what_raises_is_tried_again_under_the_same_key(database_url: str, 
 
 @modes
 async def test_a_terminal_error_is_not_tried_again_and_its_words_are_the_reason(database_url: str, fast: bool) -> None:
+    """features: 35, 44"""
     world = World()
 
     async def full(step: str, ctx: ActivityContext) -> str:
@@ -124,6 +127,7 @@ async def test_a_failure_that_is_handled_lets_the_saga_go_on(database_url: str) 
 
 
 async def test_a_hybrid_step_whose_attempts_all_raised_is_taken_back(database_url: str) -> None:
+    """features: 41, 146"""
     world = World()
 
     async def fails(step: str, ctx: ActivityContext) -> str:
@@ -138,6 +142,7 @@ async def test_a_hybrid_step_whose_attempts_all_raised_is_taken_back(database_ur
 
 
 async def test_a_strict_step_whose_attempts_all_raised_is_not_taken_back(database_url: str) -> None:
+    """features: 42"""
     world = World()
 
     async def fails(step: str, ctx: ActivityContext) -> str:
@@ -153,6 +158,7 @@ async def test_a_strict_step_whose_attempts_all_raised_is_not_taken_back(databas
 
 @modes
 async def test_an_attempt_that_takes_too_long_counts_as_unknown(database_url: str, fast: bool) -> None:
+    """features: 34, 53"""
     world = World()
     gate = Gate()
     world.ends["seat"] = gate
@@ -261,6 +267,7 @@ async def to_seat(s: Stages) -> None:
 
 
 async def test_a_zombie_has_no_say_after_its_activity_was_handed_out_again(database_url: str) -> None:
+    """features: 58"""
     async with stages(database_url, trip_saga(World(), retry=AT_ONCE), runs=False) as s:
         await to_seat(s)
         zombie = await claimed_seat(s)
@@ -305,6 +312,7 @@ async def test_the_late_success_of_a_strict_step_is_taken_back_after_the_end(dat
 
 
 async def test_an_attempt_that_hangs_past_its_time_is_handed_out_again(database_url: str) -> None:
+    """features: 53"""
     async with stages(database_url, trip_saga(World(), retry=AT_ONCE), runs=False) as s:
         await to_seat(s)
         hung = await claimed_seat(s)
@@ -318,6 +326,7 @@ async def test_an_attempt_that_hangs_past_its_time_is_handed_out_again(database_
 
 
 async def test_two_claims_never_get_the_same_activity(database_url: str) -> None:
+    """features: 60"""
     async with stages(database_url, trip_saga(World()), runs=False) as s:
         await s.store(*(event(TripAsked(trip=f"k{n}"), f"k{n}", f"m{n}") for n in range(100)))
         await s.until("SELECT 1 FROM saga_worker.activity HAVING count(*) = 100")

@@ -47,6 +47,7 @@ def test_what_has_ended_keeps_its_slot_for_its_saga() -> None:
 
 
 def test_what_a_saga_kept_is_free_when_it_does_not_go_on() -> None:
+    """features: 53"""
     slots = ActivitySlots(1, {}, on_free=Told())
     slots.begin("trip", "ticket")
     slots.end(A, "trip", "ticket")

@@ -59,6 +59,7 @@ def test_a_definition_is_drawn_in_each_format(run: Run, format_: str, begins: st
 
 
 def test_a_definition_that_is_not_there_is_a_usage_error_that_names_the_others(run: Run) -> None:
+    """features: 17"""
     ran = run("definitions", "graph", "chekout", "--definitions", DEFINITIONS)
 
     assert ran.code == 2

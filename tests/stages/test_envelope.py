@@ -66,6 +66,7 @@ def refused(message: Delivery) -> NewRow:
 
 
 def test_an_event_becomes_a_ready_row_of_its_saga() -> None:
+    """features: 88"""
     row = only(read(delivery(), ROUTES, LIMITS))
 
     assert (row.state, row.role, row.consumer) == (RowState.READY, Role.EVENT, "checkout")
@@ -98,6 +99,7 @@ def test_a_type_that_no_route_knows_is_parked_without_a_saga() -> None:
 
 
 def test_a_missing_type_is_the_routing_key() -> None:
+    """features: 88"""
     assert only(read(delivery(type=None), ROUTES, LIMITS)).type == "order_placed"
 
 
@@ -239,6 +241,7 @@ def test_a_message_that_answers_a_command_of_ours_is_a_reply_only() -> None:
 
 
 def test_another_correlation_id_is_metadata_on_an_event() -> None:
+    """features: 88"""
     row = only(read(delivery(correlation_id="their-own"), ROUTES, LIMITS))
 
     assert (row.role, row.state, row.correlation_id) == (Role.EVENT, RowState.READY, "their-own")

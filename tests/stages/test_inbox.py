@@ -77,6 +77,7 @@ async def test_a_message_is_stored_as_it_came(database: Database) -> None:
 
 
 async def test_a_repeat_is_not_stored_again(database: Database) -> None:
+    """features: 89"""
     await store(database, row("m"))
     async with database.transaction() as conn:
         again = await inbox.insert(conn, [row("m"), row("n")])
@@ -234,6 +235,7 @@ async def test_an_operator_is_not_kept_waiting_by_a_row_in_back_off(database: Da
 
 
 async def test_a_worker_claims_only_for_definitions_it_has(database: Database) -> None:
+    """features: 80"""
     await store(database, row(consumer="refund"))
 
     assert (await claim(database)).refs == []

@@ -43,6 +43,7 @@ async def _messages(connection: asyncpg.Connection) -> None:
 def test_messages_are_listed_by_filter_newest_first(
     run: Run, database: str, filters: list[str], ids: list[str]
 ) -> None:
+    """features: 92"""
     on(database, _messages)
 
     ran = run("inbox", "list", *filters, "--json")

@@ -51,6 +51,7 @@ async def test_events_that_come_before_their_saga_are_parked_and_taken_up_by_its
 
 
 async def test_rows_of_one_saga_are_applied_in_their_order_by_many_loops(database_url: str) -> None:
+    """features: 7, 69"""
     async with harness(database_url) as h:
         keys = [f"k{n}" for n in range(20)]
         await h.store(*(row(Opened(account=key), key, message_id=f"o{key}") for key in keys))

@@ -311,6 +311,7 @@ async def retain(database: Database, limit: int = 5000) -> bool:
 
 
 async def test_settled_rows_leave_after_the_window_and_nothing_else_does(database: Database) -> None:
+    """features: 67"""
     done = {"state": RowState.DONE}
     ignored = {"state": RowState.IGNORED, "reason": "too_late"}
     await settled(database, row("a", **done), row("b", **ignored), dead("c"), parked("d"), row("e"), days=15)

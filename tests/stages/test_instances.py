@@ -46,6 +46,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 async def test_what_was_saved_comes_back_as_it_was(database: Database) -> None:
+    """features: 63"""
     command = CommandRecord(
         "reserve", CommandKind.FORWARD, Fate.SENT, "inventory", "reserve_stock", '{"n":"\\u0000"}', seq=1
     )
@@ -60,6 +61,7 @@ async def test_what_was_saved_comes_back_as_it_was(database: Database) -> None:
 
 
 async def test_a_locked_saga_is_busy_for_everybody_else(database: Database) -> None:
+    """features: 61, 120"""
     free, *_ = refs_of(1)
     await keep(database, saga(), saga(free))
 
@@ -140,6 +142,7 @@ async def test_what_is_read_after_the_lock_is_what_the_last_holder_committed(dat
 
 
 async def test_a_saga_that_is_not_at_the_locked_revision_is_not_written(database: Database) -> None:
+    """features: 58"""
     before = saga()
     await keep(database, before)
     await store(database, row("m-2"))
@@ -156,6 +159,7 @@ async def test_a_saga_that_is_not_at_the_locked_revision_is_not_written(database
 
 
 async def test_a_second_creation_of_one_saga_is_a_lost_race_not_a_crash(database: Database) -> None:
+    """features: 55, 164"""
     await keep(database, saga())
 
     with pytest.raises(LeaseLost):
@@ -178,6 +182,7 @@ async def test_inputs_folded_in_one_transaction_share_the_fence(database: Databa
 
 
 async def test_the_journal_keeps_what_an_input_sent_and_armed(database: Database) -> None:
+    """features: 116"""
     entry = applied(1, sent=(1, 2), timers=("fraud review:1", "deadline:2"))
     async with database.transaction() as conn:
         await instances.save(conn, [SagaChange(ORDER, None, saga(), journal=[entry])], worker_id=WORKER)
@@ -222,6 +227,7 @@ def finished(ref: UUID, **values: Any) -> Instance:
 
 
 async def test_only_sagas_with_nothing_open_leave_with_their_history(database: Database) -> None:
+    """features: 68"""
     old, young, unsettled, sending, with_dead, with_parked, with_ready, open_ = refs_of(8)
     await keep(
         database,

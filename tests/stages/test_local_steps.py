@@ -132,6 +132,7 @@ def ordered(payee: str = "b", cents: int = 300, transfer_id: str = "t") -> Trans
 
 
 async def test_money_moves_with_the_saga(database_url: str) -> None:
+    """features: 122"""
     async with stages(database_url) as s:
         await s.store(ordered(), "t", "1")
         await s.until_status("completed")
@@ -276,7 +277,10 @@ async def test_an_event_that_turns_the_saga_back_wins_against_a_step_in_back_off
 
 
 async def test_user_locks_do_not_hold_up_other_sagas(database_url: str) -> None:
-    """Each local step has its own transaction, so a step that waits for a row waits alone."""
+    """Each local step has its own transaction, so a step that waits for a row waits alone.
+
+    features: 69
+    """
     waiting, may_end = asyncio.Event(), asyncio.Event()
 
     async def slow(note: Note, session: AsyncSession) -> None:

@@ -37,6 +37,7 @@ async def _sagas(connection: asyncpg.Connection) -> None:
     ids=lambda words: " ".join(sorted(words)),
 )
 def test_sagas_are_listed_by_filter(run: Run, database: str, filters: list[str], keys: set[str]) -> None:
+    """features: 166"""
     on(database, _sagas)
 
     ran = run("saga", "list", *filters, "--json")
@@ -46,6 +47,7 @@ def test_sagas_are_listed_by_filter(run: Run, database: str, filters: list[str],
 
 
 def test_show_answers_why_a_saga_does_not_move(run: Run, database: str) -> None:
+    """features: 64"""
     saga_id = on(database, lambda c: add_saga(c, "0", progress()))
     on(database, _sagas)
 

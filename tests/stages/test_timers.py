@@ -99,6 +99,7 @@ async def test_sagas_of_definitions_that_a_worker_lacks_do_not_starve_its_own(da
 
 
 async def test_the_armed_timers_of_a_saga_stand_in_the_view(database: Database) -> None:
+    """features: L9"""
     stored = saga(progress=Progress(timers={"timeout:1": Timer(NOW, 3), "fraud review": Timer(FAR, 4)}))
     await keep(database, stored, saga(refs_of(1)[0]))
 

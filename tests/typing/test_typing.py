@@ -50,10 +50,12 @@ def cache() -> Path:
 
 
 def test_mypy_refuses_each_marked_line_and_no_other(cache: Path) -> None:
+    """features: 14"""
     assert mypy_errors(cache) == marked_lines()
 
 
 def test_pyright_refuses_each_marked_line_and_no_other() -> None:
+    """features: 14"""
     assert pyright_errors() == marked_lines()
 
 
