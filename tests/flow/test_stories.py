@@ -1,7 +1,4 @@
-"""The stories in `definitions/` that branch, loop and sleep, each through a whole worker on real servers.
-
-features: 72, 163; L4, L7
-"""
+"""The stories in `definitions/` that branch, loop and sleep, each through a whole worker on real servers."""
 
 from __future__ import annotations
 
@@ -85,7 +82,7 @@ async def test_a_canary_that_stays_ill_is_stopped(
 async def test_a_region_without_room_takes_the_other_one_back(
     workers: Workers, wire: Wire, records: Records, eventually: Eventually, quick: Callable[[str], Path]
 ) -> None:
-    """features: L2, 163"""
+    """features: 163; L2, L4"""
     await workers.start(quick("model_deployment"))
     await wire.publish("model_approved", MODEL, id="m-1")
     await wire.obey("start_canary", "canary_started", endpoint="http://canary")
@@ -108,6 +105,7 @@ async def test_an_alarm_in_the_soak_rolls_both_regions_back_beside_each_other(
     workers: Workers, wire: Wire, records: Records, eventually: Eventually, quick: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    """features: 163; L4"""
     monkeypatch.setenv("DEPLOYMENT_SOAK_SECONDS", "600")
     await workers.start(quick("model_deployment"))
     await wire.publish("model_approved", MODEL, id="m-1")

@@ -1,7 +1,4 @@
-"""Branches side by side, joins, loops, choices and sleeps, as an author sees them.
-
-features: 163; L2, L4
-"""
+"""Branches side by side, joins, loops, choices and sleeps, as an author sees them."""
 
 from __future__ import annotations
 
@@ -57,6 +54,7 @@ def active(test: SagaTest[State]) -> set[str]:
 
 
 def test_branches_go_on_beside_each_other_and_the_flow_waits_for_all() -> None:
+    """features: 163; L4"""
     test = begun(nap=True)
     assert active(test) == {"a", "c", "review"}
 
@@ -94,6 +92,7 @@ def test_branches_are_undone_beside_each_other_and_each_newest_first() -> None:
 
 
 def test_what_follows_a_join_is_undone_before_all_branches() -> None:
+    """features: 163; L4"""
     test = begun(pivoted=False).reply(Yes(), to=DoA).expect(DoB).reply(Yes(), to=DoB)
     test.reply(Yes(), to=DoC).event(Signal()).expect(DoP)
 
@@ -115,7 +114,7 @@ def test_an_undo_that_fails_in_one_branch_does_not_hold_up_another() -> None:
 
 
 def test_the_first_branch_to_end_wins_and_the_others_are_taken_back_while_the_saga_goes_on() -> None:
-    """features: L2"""
+    """features: L2, L4"""
     test = begun("any", nap=True).reply(Yes(), to=DoA).expect_nothing()
 
     test.reply(Yes(), to=DoC)
@@ -153,6 +152,7 @@ def test_a_loser_whose_undo_fails_asks_for_attention_though_the_saga_has_complet
 
 
 def test_a_number_of_branches_may_be_enough() -> None:
+    """features: L4"""
     test = begun(2).event(Signal()).expect_nothing()
 
     test.reply(Yes(), to=DoC).expect(DoP).expect(UndoA).expect_nothing()

@@ -1,7 +1,4 @@
-"""Who may say that an error is final, and in which order they are asked.
-
-features: 35, 36, 37, 38
-"""
+"""Who may say that an error is final, and in which order they are asked."""
 
 from __future__ import annotations
 
@@ -34,16 +31,19 @@ def said(reason: str) -> TerminalError:
 
 
 def test_nobody_says_so() -> None:
+    """features: 35"""
     assert resolve_terminal_error(Gone()) is None
 
 
 def test_a_terminal_error_says_so_itself() -> None:
+    """features: 35"""
     error = TerminalError("no use", may_have_worked=True)
 
     assert resolve_terminal_error(error, mapper=lambda _: said("the step")) is error
 
 
 def test_a_registered_class_counts_for_its_subclasses_until_it_is_taken_back() -> None:
+    """features: 36"""
     register_terminal_errors(LookupError)
     assert resolve_terminal_error(Gone()) is not None
     assert resolve_terminal_error(ValueError()) is None
@@ -53,6 +53,7 @@ def test_a_registered_class_counts_for_its_subclasses_until_it_is_taken_back() -
 
 
 def test_the_step_is_asked_before_the_classes_and_the_process_last() -> None:
+    """features: 37, 38"""
     set_error_mapper(lambda error: said("the process"))
     assert resolve_terminal_error(Gone()) is not None
     assert [
@@ -69,6 +70,8 @@ def test_the_step_is_asked_before_the_classes_and_the_process_last() -> None:
 
 
 def test_a_mapper_that_raises_or_answers_something_else_has_given_no_answer() -> None:
+    """features: 38"""
+
     def broken(error: Exception) -> TerminalError | None:
         raise ZeroDivisionError
 

@@ -1,7 +1,4 @@
-"""`saga-worker definitions` and `saga graph`: without servers, and for one stored saga.
-
-features: 136, 156; L17, L29
-"""
+"""`saga-worker definitions` and `saga graph`: without servers, and for one stored saga."""
 
 from __future__ import annotations
 
@@ -32,6 +29,7 @@ nap = lost.wait("nap")
 
 
 def test_check_lists_what_a_worker_would_load(run: Run) -> None:
+    """features: 136"""
     ran = run("definitions", "check", "--definitions", DEFINITIONS)
 
     assert (ran.code, ran.err) == (0, "")
@@ -39,6 +37,7 @@ def test_check_lists_what_a_worker_would_load(run: Run) -> None:
 
 
 def test_check_says_what_is_wrong_and_where_and_how_to_mend_it(run: Run, tmp_path: Path) -> None:
+    """features: 136; L17"""
     (tmp_path / "lost.py").write_text(BROKEN)
 
     ran = run("definitions", "check", "--definitions", str(tmp_path / "lost.py"))
@@ -52,6 +51,7 @@ def test_check_says_what_is_wrong_and_where_and_how_to_mend_it(run: Run, tmp_pat
     [("mermaid", "%% checkout 1\nflowchart TD"), ("dot", 'digraph "checkout 1"'), ("svg", "<svg ")],
 )
 def test_a_definition_is_drawn_in_each_format(run: Run, format_: str, begins: str) -> None:
+    """features: 136, 156; L29"""
     ran = run("definitions", "graph", "checkout", "--format", format_, "--definitions", DEFINITIONS)
 
     assert ran.code == 0
@@ -67,6 +67,7 @@ def test_a_definition_that_is_not_there_is_a_usage_error_that_names_the_others(r
 
 
 def test_a_stored_saga_is_drawn_with_its_steps_as_they_stand(run: Run, database: str) -> None:
+    """features: 136, 156; L29"""
     stands = progress(command(1, "score", Fate.DONE), command(2, "reserve", Fate.SENT), active={"reserve": 2})
     on(database, lambda connection: add_saga(connection, "4711", stands))
 
