@@ -312,7 +312,7 @@ async def test_the_late_success_of_a_strict_step_is_taken_back_after_the_end(dat
 
 
 async def test_an_attempt_that_hangs_past_its_time_is_handed_out_again(database_url: str) -> None:
-    """features: 53"""
+    """features: 34, 53"""
     async with stages(database_url, trip_saga(World(), retry=AT_ONCE), runs=False) as s:
         await to_seat(s)
         hung = await claimed_seat(s)
