@@ -130,6 +130,9 @@ def test_a_timer_that_killed_alone_too_often_never_fires_until_an_operator_says_
         test.operator("worker_killed", died("timeout:2:2", alone=True)).expect_attention()
     test.operator("worker_killed", died("timeout:2:2", alone=True))
     test.expect_attention("timer_failed: timeout:2: 3 workers died of it, alone")
+    # One more had it in hand when it was listed, and is found dead only now: that says nothing new.
+    test.operator("worker_killed", died("timeout:2:2", alone=True)).expect_outcome("ignored: listed_already")
+    test.expect_attention("timer_failed: timeout:2: 3 workers died of it, alone")
 
     test.advance(days(3)).expect_nothing().expect_status("running")
 

@@ -87,6 +87,8 @@ def _worker_killed(draft: Draft, command: OperatorCommand) -> Next:
     timer = draft.timers.get(name)
     if timer is None or str(timer.epoch) != epoch:
         return Ignored("timer_not_armed")
+    if timer.due_at == NEVER:  # its name is on the list; this worker had it in hand before that
+        return Ignored("listed_already")
     deaths = max(1, timer.deaths + bool(arguments.get("alone")))
     alone = deaths - 1
     if alone < draft.given.crashes:
