@@ -231,6 +231,10 @@ class InboxPool:
         finally:
             if alone:  # whatever this process dies of from now on, it is not this row or timer
                 await announce(Intent())
+        if not alone and _left_ready(
+            advanced
+        ):  # another worker may take them up, and must not think that this one died
+            await announce(Intent())
         metrics.transaction_seconds.labels("timers" if from_timers else "inbox").observe(time.perf_counter() - started)
         self.follow_up(advanced)
         self._want_soon(advanced.busy)
@@ -261,6 +265,13 @@ class InboxPool:
         loop = asyncio.get_running_loop()
         handle = loop.call_later(random.uniform(0.005, 0.05), self.wake, tuple(refs))
         self._later = {h for h in self._later if not h.cancelled() and h.when() > loop.time()} | {handle}
+
+
+def _left_ready(advanced: Advanced) -> bool:
+    """Whether rows that this transaction had in hand wait for another one."""
+    return bool(advanced.again) or any(
+        row.state is RowState.READY for change in advanced.changes for row in change.rows
+    )
 
 
 def _count(advanced: Advanced) -> None:

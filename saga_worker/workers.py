@@ -101,6 +101,16 @@ async def timers_in_hand(conn: Connection, expired_ids: Iterable[int]) -> list[T
     return [TimerInHand(r["worker_id"], r["definition"], r["ref"], r["timer"], r["alone"]) for r in rows]
 
 
+async def accuse(conn: Connection, worker_id: int, ids: Sequence[int]) -> dict[int, int]:
+    """Mark those of these ready rows, whose sagas are locked here, that other workers died of: id → crashes, now.
+
+    Before any lease is over: a worker that is restarted at once must not die of the same row again and again.
+    """
+    if not ids:
+        return {}
+    return {row["id"]: row["crashes"] for row in await conn.fetch("accuse_rows", worker_id, list(ids))}
+
+
 async def mark_suspects(conn: Connection, expired_ids: Iterable[int]) -> list[UUID]:
     """Mark what dead workers had in hand; the refs of the rows, to wake the pool.
 

@@ -13,7 +13,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from saga_worker import activity_rows, inbox, instances, outbox
+from msgspec.structs import replace
+
+from saga_worker import activity_rows, inbox, instances, outbox, workers
 from saga_worker.activity_rows import Ended
 from saga_worker.faults import fault_point
 from saga_worker.inbox import NewRow
@@ -72,6 +74,7 @@ class Orchestrator:
             owned = [*locked.found, *sorted(locked.absent)]
             backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
             if announce is not None:
+                await _accuse(connection, worker_id, backlog)
                 await announce(self._intent(locked.found, backlog, alone=alone))
             unsent = await _unsent(connection, locked.found, backlog.now)
             self._decider.fold_all(
@@ -154,6 +157,14 @@ class Orchestrator:
             return False
         advanced.slots.append((definition, step))
         return True
+
+
+async def _accuse(connection: Connection, worker_id: int, backlog: inbox.Backlog) -> None:
+    """What another worker died of runs alone from now on, though that worker's lease is not over yet."""
+    ready = [row.id for rows in backlog.rows.values() for row in rows if row.state is RowState.READY]
+    crashes = await workers.accuse(connection, worker_id, ready)
+    for rows in backlog.rows.values() if crashes else ():
+        rows[:] = [replace(row, suspect=True, crashes=crashes[row.id]) if row.id in crashes else row for row in rows]
 
 
 async def _unsent(connection: Connection, found: dict[UUID, Instance], now: datetime) -> dict[UUID, frozenset[int]]:

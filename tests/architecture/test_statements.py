@@ -72,12 +72,14 @@ HOT = {
     "wake_clear": {"wake_pkey"},
     "wake_push_back": {"wake_pkey"},
     "mark_suspects": {"inbox_pkey"},
+    "accuse_rows": {"inbox_pkey"},
     "worker_heartbeat": {"worker_pkey"},
     "routes_revision": {"route_rev"},
 }
 
 # The outbox is small by design: no index by owner, which every insert would pay for. Dead and held rows are few.
 READ_WHOLE = {
+    "accuse_rows": {"intent_pkey"},  # some rows for each worker
     "outbox_take_over": {"outbox_pkey"},
     "outbox_release": {"outbox_pkey"},
     "free_absent": {"inbox_absent"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
@@ -144,6 +145,49 @@ async def test_a_suspect_runs_alone_and_is_buried_after_its_last_crash(database_
         rows = await h.query("SELECT state, reason, crashes FROM saga_worker.v_inbox ORDER BY id")
         assert (rows[0]["state"], rows[0]["reason"], rows[0]["crashes"]) == ("dead", "worker_killed", 2)
         assert rows[1]["state"] == "parked"
+
+
+@pytest.mark.parametrize(("alone_deaths", "state"), [(0, "done"), (1, "done"), (2, "dead")])
+async def test_what_a_worker_died_of_runs_alone_before_its_lease_is_over(
+    database_url: str, alone_deaths: int, state: str
+) -> None:
+    """Workers that are restarted at once would die of it again and again until the first lease is over."""
+    async with harness(database_url, limits=Limits(crashes=2)) as h:
+        stored = await h.store(row(Opened(account="a"), "a", message_id="o"))
+        (outcome,) = stored.outcomes
+        assert outcome.id is not None
+        async with h.database.transaction() as connection:
+            for alone in (False, *[True] * alone_deaths):
+                dead = await workers.register(connection, [], "dead, with a lease", 2)
+                await workers.write_intent(connection, dead, 0, Intent([outcome.id], alone=alone))
+            if alone_deaths:
+                await connection.raw.execute("UPDATE saga_worker.inbox SET suspect = true")
+        announced: list[Intent] = []
+        first = await h.orchestrator.advance([ref_of("account", "a")], announce=_noting(announced))
+        assert first.suspects == {ref_of("account", "a")}
+
+        await h.drain()
+
+        (stands,) = await h.query("SELECT state, crashes FROM saga_worker.v_inbox")
+        assert stands == {"state": state, "crashes": alone_deaths}
+        assert await h.query("SELECT FROM saga_worker.intent WHERE ids <> '{}' AND worker_id <> $1", h.worker_id) == []
+
+
+def _noting(announced: list[Intent]) -> Callable[[Intent], Awaitable[None]]:
+    async def announce(intent: Intent) -> None:
+        announced.append(intent)
+
+    return announce
+
+
+async def test_who_leaves_rows_ready_takes_its_word_back(database_url: str) -> None:
+    async with harness(database_url, account_saga(breaks_at=1)) as h:
+        await h.store(row(Opened(account="a"), "a", message_id="o"))
+        await h.store(row(Deposited(account="a", cents=1), "a", message_id="d"))
+        await h.pool.advance([ref_of("account", "a")], slot=0)
+
+        assert "ready" in await h.states()
+        assert await h.query("SELECT ids FROM saga_worker.intent") == [{"ids": []}]
 
 
 async def test_a_suspect_that_does_not_kill_is_applied_with_what_stands_behind_it(database_url: str) -> None:
