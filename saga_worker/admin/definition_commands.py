@@ -28,19 +28,26 @@ def definitions() -> None:
 @definitions.command(epilog="\b\nExample, in CI:\n  saga-worker definitions check --definitions ./definitions")
 @place_option
 def check(place: str | None) -> None:
-    """Load all definitions as a worker would; every fault that shows without running them is a sentence, and exit 1."""
+    """Load all definitions as a worker would; every fault that shows without running them is a sentence, and exit 1.
+
+    Hints are about what is allowed and may be forgotten; they do not change the exit code.
+    """
     from saga_worker.admin.output import say
+    from saga_worker.saga.checks import hints
     from saga_worker.saga.errors import DefinitionError
 
     try:
         registry = _registry(place)
     except DefinitionError as error:
-        say(str(error))
+        for line in str(error).splitlines():
+            say(line)
         raise click.exceptions.Exit(1) from None
     for name, version in registry.versions():
         saga = registry.find(name, version)
         assert saga is not None
         click.echo(f"{name} {version}: {len(saga.steps)} steps, started by {', '.join(saga.starts)}")
+        for hint in hints(saga):
+            say(f"Hint: {hint}")
 
 
 @definitions.command(epilog="\b\nExample:\n  saga-worker definitions graph checkout --format svg > checkout.svg")

@@ -103,7 +103,7 @@ def _rows(facts: Facts) -> Iterator[str]:
         elif row["state"] == "held":
             yield f"Holding back {what}: {row['reason']}."
         elif row["state"] == "dead":
-            yield f"Dead letter: {what}, {row['reason']}; `saga-worker inbox show {row['id']}` says more."
+            yield f"Dead letter: {what}: {row['reason']}; `saga-worker inbox show {row['id']}` says more."
         elif row["state"] == "parked":
             yield f"Parked as early: {what}."
     for row in facts.outbox:
@@ -146,7 +146,9 @@ def _timer(facts: Facts, name: str, timer: Timer) -> str | None:
     kind, _, subject = name.partition(":")
     due = cell(timer.due_at)
     late = timer.due_at < facts.now
-    overdue = f" ({(facts.now - timer.due_at).total_seconds():.0f} s ago; does a worker run?)" if late else ""
+    is_held = "dead_letter" in str(facts.saga["attention"] or "")
+    why = "held back by its dead letter" if is_held else "does a worker run?"
+    overdue = f" ({(facts.now - timer.due_at).total_seconds():.0f} s ago; {why})" if late else ""
     match kind:
         case "wait":
             return f"Waiting for the event that ends {subject}, at most until {due}{overdue}."

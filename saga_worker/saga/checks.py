@@ -41,6 +41,22 @@ def problems(saga: Saga[Any]) -> Iterator[str]:
     yield from _missing_undos(saga, saga.flow_root)
 
 
+def hints(saga: Saga[Any]) -> Iterator[str]:
+    """What is allowed, and may be forgotten: without a pivot nobody asks for undos."""
+    if saga.flow_root.pivots:
+        return
+    for step in saga.steps.values():
+        if (
+            isinstance(step, CommandOf | ActivityStep | LocalStep)
+            and not step.has_undo
+            and step.undo_mode is not Undo.NONE
+        ):
+            yield (
+                f"{step.source}: saga {saga.name}: step {step.id} has no undo, so what it did stands when the saga"
+                f" compensates; declare @{step.id}.undo, or undo=Undo.NONE if that is meant."
+            )
+
+
 def _starts(saga: Saga[Any]) -> Iterator[str]:
     if not saga.starts:
         yield f"{saga.source}: saga {saga.name} has no start; declare one with @{saga.name}.starts_on(…)."

@@ -42,7 +42,7 @@ def block(mark: str) -> str:
 def participant(amqp_url: str, namespace: Namespace) -> Iterator[None]:
     """The page's participant, as it stands, in a process of its own."""
     namespace.queue("shop")
-    environment = os.environ | {"AMQP_URL": amqp_url, "NAMESPACE": str(namespace)}
+    environment = os.environ | {"AMQP_URL": amqp_url, "SAGA_WORKER_NAMESPACE": str(namespace)}
     process = subprocess.Popen(
         [sys.executable, "-c", block("python participant")], env=environment, stderr=subprocess.PIPE, text=True
     )

@@ -28,11 +28,33 @@ nap = lost.wait("nap")
 """
 
 
+KEPT: Final = BROKEN.replace("lost", "kept").replace(
+    'nap = kept.wait("nap")',
+    """
+from saga_worker import Command, Undo, minutes
+
+class Ask(Command):
+    key: str
+
+@kept.command("a", timeout=minutes(1))
+def ask(state: State) -> Ask:
+    return Ask(key=state.key)
+
+@kept.command("a", timeout=minutes(1), undo=Undo.NONE)
+def tell(state: State) -> Ask:
+    return Ask(key=state.key)
+
+kept.flow(ask, tell)
+""",
+)
+
+
 def test_check_lists_what_a_worker_would_load(run: Run) -> None:
     """features: 136"""
     ran = run("definitions", "check", "--definitions", DEFINITIONS)
 
-    assert (ran.code, ran.err) == (0, "")
+    assert ran.code == 0
+    assert "step credit has no undo" not in ran.err  # it says undo=Undo.NONE
     assert "approval_chain 1: 7 steps, started by expense_claimed" in ran.out.splitlines()
 
 
@@ -43,7 +65,17 @@ def test_check_says_what_is_wrong_and_where_and_how_to_mend_it(run: Run, tmp_pat
     ran = run("definitions", "check", "--definitions", str(tmp_path / "lost.py"))
 
     assert ran.code == 1
+    assert [line.partition("saga ")[2][:4] for line in ran.err.splitlines()] == ["lost"] * len(ran.err.splitlines())
     assert "lost.py:" in ran.err and "call lost.flow(…)" in ran.err
+
+
+def test_check_hints_at_a_step_whose_undo_nobody_asked_for(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "kept.py").write_text(KEPT)
+
+    ran = run("definitions", "check", "--definitions", str(tmp_path / "kept.py"))
+
+    assert ran.code == 0
+    assert "Hint: " in ran.err and "step ask has no undo" in ran.err and "tell" not in ran.err
 
 
 @pytest.mark.parametrize(
