@@ -98,6 +98,7 @@ class Draft:
         self.savepoints: Mapping[str, Mark] = progress.savepoints
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
+        self.near: Callable[..., Any] | str | None = None  # what of the author's was run last: a function, or a place
 
     # -- the author's state -------------------------------------------------------------------------------------
 
@@ -124,6 +125,7 @@ class Draft:
 
     def handle(self, handler: Callable[[Any, Any], Any], message: object) -> Any:
         """Run a handler, keep what it did to the state, return its verdict."""
+        self.near = handler
         verdict = handler(self.state, message)
         self._keep_state()
         return verdict

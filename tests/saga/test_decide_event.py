@@ -191,6 +191,7 @@ def test_a_verdict_that_is_none_is_an_error_of_the_author() -> None:
     outcome = decide(line(), test.one.instance, event, Given(START, 0.0, SAGA_ID)).outcome
 
     assert isinstance(outcome, Raised) and "return Compensate, Complete, Rollback or None" in outcome.error
+    assert " at scripted.py:" in outcome.error, "the handler that returned it, not the line of ours that complains"
 
 
 def test_a_handler_that_raises_leaves_no_trace_in_the_state() -> None:

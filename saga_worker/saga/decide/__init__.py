@@ -7,6 +7,7 @@ An error of the author's code, or of the message, becomes an outcome; the saga i
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, assert_never
 from uuid import UUID
@@ -49,6 +50,7 @@ from saga_worker.saga.inputs import (
 )
 from saga_worker.saga.instance import Instance, Progress
 from saga_worker.saga.routing import ref_of
+from saga_worker.saga.source import where
 from saga_worker.saga.transitions import Status
 
 
@@ -58,6 +60,7 @@ def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given
     The instance handed in is never changed. Unless the outcome is Applied or Postponed, the decision carries it
     back unchanged and has no effects.
     """
+    draft: Draft | None = None
     try:
         if instance is None:
             return _decide_new(saga, given_input, given)
@@ -71,7 +74,7 @@ def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given
         # The author's code is no task of ours: its SystemExit or CancelledError has nobody else to end.
         if isinstance(error, AssertionError) and _is_ours(error):
             raise
-        return Decision(instance, (), Raised(describe_error(error)))
+        return Decision(instance, (), Raised(describe_error(error, draft.near if draft is not None else None)))
 
 
 def _read(draft: Draft, given_input: Input) -> Next:
@@ -172,19 +175,24 @@ def _is_ours(error: BaseException) -> bool:
     return not frames or _is_core(frames[-1])
 
 
-def describe_error(error: BaseException) -> str:
-    """One line for the dead letter: class, text and the author's line; of validation errors no values."""
-    place = _place(error)
+def describe_error(error: BaseException, near: Callable[..., Any] | str | None = None) -> str:
+    """One line for the dead letter: class, text and the author's line; of validation errors no values.
+
+    `near`: what of the author's was run last, for errors that the core raises about it.
+    """
+    place = _place(error, near)
     if isinstance(error, ValidationError):
         fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['type']}" for e in error.errors(include_input=False))
         return f"{type(error).__name__} of {error.title}: {fields}{place}"
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
-def _place(error: BaseException) -> str:
-    """The innermost line in the author's file, which is the first that is not of the core; else the innermost."""
+def _place(error: BaseException, near: Callable[..., Any] | str | None) -> str:
+    """The innermost line in the author's file, which is the first that is not of the core; else what was run last."""
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     of_others = [frame for frame, _ in frames if not _is_core(frame)]
+    if not of_others and near is not None:
+        return f" at {(near if isinstance(near, str) else where(near)).rpartition('/')[2]}"
     for frame, line in reversed(frames):
         if not of_others or frame.f_code.co_filename == of_others[0].f_code.co_filename:
             return f" at {frame.f_code.co_filename.rpartition('/')[2]}:{line} in {frame.f_code.co_name}"

@@ -76,6 +76,7 @@ def _after(draft: Draft, step_id: str, pending: Sequence[str]) -> flow.Moved:
 def _open_one(draft: Draft, step_id: str) -> bool:
     """Open one step; whether it is over at once."""
     step = draft.saga.steps[step_id]
+    draft.near = step.source
     match step:
         case CommandOf():
             message = step.make(draft.state)

@@ -69,6 +69,7 @@ def proceed(draft: Draft) -> None:
 def take_back(draft: Draft, record: CommandRecord) -> None:
     """Send an undo of `record` under a new id."""
     step = draft.step(record)
+    draft.near = step.source
     draft.disarm(f"{UNDO_AGAIN}:{record.seq}")
     if draft.undo_failures.get(record.seq) == AFRESH:
         del draft.undo_failures[record.seq]
