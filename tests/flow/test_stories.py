@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -276,10 +276,15 @@ race.flow(parallel(note_one, note_two), parallel(look_far, hurry, join="any"))
 """
 
 
+OPEN_TRANSACTIONS: Final = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+"""
+
+
 async def test_own_work_runs_in_branches_and_an_activity_that_lost_is_cancelled_and_undone(
     workers: Workers, wire: Wire, records: Records, eventually: Eventually, tmp_path: Path
 ) -> None:
-    """features: L2"""
+    """features: 56, L2"""
     (tmp_path / "race.py").write_text(RACE)
     await workers.start(tmp_path / "race.py")
     await wire.publish("race_asked", {"key": "r"}, id="r-1")
@@ -287,7 +292,11 @@ async def test_own_work_runs_in_branches_and_an_activity_that_lost_is_cancelled_
     async def runs() -> bool:
         return bool(await records.value("SELECT count(*) = 1 FROM saga_worker.v_activity WHERE step = 'look_far'"))
 
+    async def no_transaction_is_open() -> bool:
+        return bool(await records.value(OPEN_TRANSACTIONS) == 0)
+
     await eventually(runs)
+    await eventually(no_transaction_is_open)  # while the activity runs
     await wire.publish("race_hurried", {"key": "r"}, id="r-2")
 
     saga = await ended(records, eventually, "r", "race", "completed")

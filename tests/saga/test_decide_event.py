@@ -244,3 +244,28 @@ def test_two_waits_for_the_same_event_take_one_each() -> None:
     test = SagaTest(saga).event(Signal()).event(Signal()).given(Begun()).expect_status("completed")
 
     assert test.state.seen == ["one", "two"]
+
+
+class Opened(Event):
+    key: str
+
+
+class Forced(Event):
+    key: str
+
+
+@pytest.mark.parametrize("ends", [Opened(key="k"), Forced(key="k")], ids=["opened", "forced"])
+def test_each_type_that_a_wait_lists_ends_it_and_no_other_one_is_taken(ends: Event) -> None:
+    """features: 94"""
+    saga = Saga("door", state=State, deadline=days(1))
+    saga.starts_on(Begun, key=lambda e: e.key)(lambda event: State(key=event.key))
+    door = saga.wait("door")
+    door.on(Opened, key=lambda e: e.key)(lambda state, event: None)
+    door.on(Forced, key=lambda e: e.key)(lambda state, event: None)
+    saga.flow(door)
+    test = SagaTest(saga).given(Begun())
+    other = EventArrived("signal", "k", b'{"key": "k"}')
+
+    outcome = decide(saga, test.one.instance, other, Given(START, 0.0, SAGA_ID)).outcome
+    assert isinstance(outcome, Ignored) and outcome.reason == "not_handled"
+    test.expect_status("waiting").event(ends).expect_status("completed")
