@@ -231,9 +231,8 @@ class InboxPool:
         finally:
             if alone:  # whatever this process dies of from now on, it is not this row or timer
                 await announce(Intent())
-        if not alone and _left_ready(
-            advanced
-        ):  # another worker may take them up, and must not think that this one died
+        # What is left to do may be taken up by another worker, who must not think that this one died of it.
+        if not alone and (from_timers or _left_ready(advanced)):
             await announce(Intent())
         metrics.transaction_seconds.labels("timers" if from_timers else "inbox").observe(time.perf_counter() - started)
         self.follow_up(advanced)

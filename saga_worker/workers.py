@@ -111,6 +111,12 @@ async def accuse(conn: Connection, worker_id: int, ids: Sequence[int]) -> dict[i
     return {row["id"]: row["crashes"] for row in await conn.fetch("accuse_rows", worker_id, list(ids))}
 
 
+async def timers_of_others(conn: Connection, worker_id: int, refs: Sequence[UUID]) -> list[TimerInHand]:
+    """Timers of these sagas, locked here, that stand in the word of another worker."""
+    rows = await conn.fetch("intent_timers_of", worker_id, list(refs))
+    return [TimerInHand(r["worker_id"], r["definition"], r["ref"], r["timer"], r["alone"]) for r in rows]
+
+
 async def mark_suspects(conn: Connection, expired_ids: Iterable[int]) -> list[UUID]:
     """Mark what dead workers had in hand; the refs of the rows, to wake the pool.
 

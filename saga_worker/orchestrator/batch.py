@@ -13,13 +13,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from msgspec.structs import replace
-
-from saga_worker import activity_rows, inbox, instances, outbox, workers
+from saga_worker import activity_rows, inbox, instances, outbox
 from saga_worker.activity_rows import Ended
 from saga_worker.faults import fault_point
 from saga_worker.inbox import NewRow
-from saga_worker.orchestrator import fresh_rows
+from saga_worker.orchestrator import deaths, fresh_rows
 from saga_worker.orchestrator.addressees import name_consumers
 from saga_worker.orchestrator.contract import Advanced, Announce, Plan, Slots, TakenIn
 from saga_worker.orchestrator.deciding import Decider
@@ -71,14 +69,18 @@ class Orchestrator:
             locked = await instances.lock(connection, refs)
             fault_point("orchestrator.locked")
             advanced.busy = locked.busy
+            told: set[UUID] = set()
             owned = [*locked.found, *sorted(locked.absent)]
             backlog = await inbox.read_backlog(connection, owned, _lines(locked.found))
             if announce is not None:
-                await _accuse(connection, worker_id, backlog)
+                await deaths.accuse_rows(connection, worker_id, backlog)
+                timers = self._decider.timers_in_hand(locked.found, backlog.now, alone=alone)
+                told = await deaths.report_timers(connection, worker_id, timers)
+                advanced.again |= told
                 await announce(self._intent(locked.found, backlog, alone=alone))
             unsent = await _unsent(connection, locked.found, backlog.now)
             self._decider.fold_all(
-                advanced, locked.found, owned, backlog, unsent, alone=alone, write_error=write_error
+                advanced, locked.found, owned, backlog, unsent, alone=alone, write_error=write_error, fires=not told
             )  # fmt: skip
             fault_point("orchestrator.decided")
             await self._saver.save(connection, advanced, owned, worker_id, from_timers=from_timers)
@@ -157,14 +159,6 @@ class Orchestrator:
             return False
         advanced.slots.append((definition, step))
         return True
-
-
-async def _accuse(connection: Connection, worker_id: int, backlog: inbox.Backlog) -> None:
-    """What another worker died of runs alone from now on, though that worker's lease is not over yet."""
-    ready = [row.id for rows in backlog.rows.values() for row in rows if row.state is RowState.READY]
-    crashes = await workers.accuse(connection, worker_id, ready)
-    for rows in backlog.rows.values() if crashes else ():
-        rows[:] = [replace(row, suspect=True, crashes=crashes[row.id]) if row.id in crashes else row for row in rows]
 
 
 async def _unsent(connection: Connection, found: dict[UUID, Instance], now: datetime) -> dict[UUID, frozenset[int]]:

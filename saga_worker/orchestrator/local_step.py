@@ -13,6 +13,7 @@ from uuid import UUID
 
 from saga_worker import inbox, instances
 from saga_worker.faults import fault_point
+from saga_worker.orchestrator import deaths
 from saga_worker.orchestrator.contract import Advanced, Announce
 from saga_worker.orchestrator.deciding import Decider
 from saga_worker.orchestrator.saving import Saver
@@ -100,6 +101,10 @@ class LocalTransaction:
             advanced.unknown.add(ref)
             return
         name = f"{LOCAL}:{due[0]}"
+        if announce is not None:
+            advanced.again |= await deaths.report_timers(connection, self._worker_id(), [(ref, f"{name}:{due[1]}")])
+            if advanced.again:
+                return
         if instance.progress.timers[name].deaths and not alone:
             raise _MustBeAlone
         if announce is not None:

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import logging
 
-from pydantic_core import to_json
-
 from saga_worker import inbox, workers
-from saga_worker.inbox import NewRow
 from saga_worker.inbox_pool import InboxPool
+from saga_worker.orchestrator.deaths import report
 from saga_worker.sql.connection import Database
 from saga_worker.sweepers.sweeper import Sweeper
 from saga_worker.telemetry import Event, Field
-from saga_worker.workers import TimerInHand
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +29,7 @@ class ExpiredLeases(Sweeper):
         async with self._database.transaction() as connection:
             expired = await workers.expire(connection)
             timers = await workers.timers_in_hand(connection, expired)
-            await inbox.insert(connection, [_report(timer) for timer in timers])
+            await inbox.insert(connection, [report(timer) for timer in timers])
             suspects = [timer.ref for timer in timers] + await workers.mark_suspects(connection, expired)
             await workers.forget(connection, expired)
         for worker_id in expired:
@@ -41,11 +38,3 @@ class ExpiredLeases(Sweeper):
             log.warning(Event.ROW_SUSPECT, extra={Field.COUNT: len(suspects)})
         self._pool.wake(suspects)
         return False
-
-
-def _report(found: TimerInHand) -> NewRow:
-    return inbox.operator_row(
-        found.definition, found.ref, None, "worker_killed", source="worker",
-        message_id=f"{found.worker_id}:{found.ref}:{found.timer}",
-        body=to_json({"timer": found.timer, "alone": found.alone}),
-    )  # fmt: skip

@@ -50,25 +50,31 @@ async def test_an_event_that_kills_its_workers_dies_alone(place: Place, lease_se
         await run.stop("worker")
 
 
+TIMER_LISTED = "timer_failed: wait:patience: 2 workers died of it, alone"
 RETRY = ("saga", "retry", "--all-attention", "--yes")
 REPLAY = ("inbox", "replay", "--reason", "worker_killed", "--yes")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("saga", "begun", "listed", "remedy"),
+    ("saga", "begun", "listed", "remedy", "lease_seconds"),
     [
-        ("waiting", "wait_begun", "timer_failed: wait:patience: 2 workers died of it, alone", RETRY),
-        ("writing", "write_begun", "local_failed: write", RETRY),
-        ("asking", "ask_begun", "dead_letter", REPLAY),
+        ("waiting", "wait_begun", TIMER_LISTED, RETRY, "2"),
+        ("waiting", "wait_begun", TIMER_LISTED, RETRY, "300"),
+        ("writing", "write_begun", "local_failed: write", RETRY, "2"),
+        ("writing", "write_begun", "local_failed: write", RETRY, "300"),
+        ("asking", "ask_begun", "dead_letter", REPLAY, "2"),  # activities of the dead wait for the end of their lease
     ],
-    ids=["a timer", "a local step", "the result of an activity"],
+    ids=["a timer", "a timer, at once", "a local step", "a local step, at once", "the result of an activity"],
 )
 async def test_a_step_that_no_message_brings_about_kills_few_workers_and_waits_for_an_operator(
-    place: Place, saga: str, begun: str, listed: str, remedy: Sequence[str]
+    place: Place, saga: str, begun: str, listed: str, remedy: Sequence[str], lease_seconds: str
 ) -> None:
     keys = [*(f"k{n}" for n in range(20)), "deadly"]
-    settings = {"SAGA_WORKER_MAX_CRASHES": str(CRASHES), "LETHAL_DIRECTORY": str(place.directory)}
+    settings = {
+        "SAGA_WORKER_MAX_CRASHES": str(CRASHES), "LETHAL_DIRECTORY": str(place.directory),
+        "SAGA_WORKER_LEASE_SECONDS": lease_seconds,
+    }  # fmt: skip
     async with Campaign(place, OWN / "lethal.py", settings) as run:
         await run.start_worker("consumer", roles=["consume"])
         await run.publish([Event(f"begin-{key}", begun, {"key": key}) for key in keys])
