@@ -228,15 +228,17 @@ class InboxPool:
             advanced = await self._orchestrator.advance(
                 refs, announce=announce, alone=alone, from_timers=from_timers, write_error=write_error
             )
-        finally:
+        except BaseException:
             if alone:  # whatever this process dies of from now on, it is not this row or timer
                 await announce(Intent())
-        # What is left to do may be taken up by another worker, who must not think that this one died of it.
-        if not alone and (from_timers or _left_ready(advanced)):
-            await announce(Intent())
+            raise
         metrics.transaction_seconds.labels("timers" if from_timers else "inbox").observe(time.perf_counter() - started)
         self.follow_up(advanced)
         self._want_soon(advanced.busy)
+        # After the follow-up: a connection that is lost here must not keep what was committed from being sent. What is
+        # left to do may be taken up by another worker, who must not think that this one died of it.
+        if alone or from_timers or _left_ready(advanced):
+            await announce(Intent())
         if not alone:
             for ref in advanced.suspects:
                 await self._commit([ref], slot, alone=True)

@@ -7,7 +7,7 @@ that raised has left nothing, and that a result which has been overtaken has no 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
@@ -68,7 +68,8 @@ class LocalTransaction:
             return await self._run(ref, announce, alone=True)
         finally:
             if announce is not None:  # whatever this process dies of from now on, it is not this step
-                await announce(Intent())
+                with suppress(Exception):  # what was committed must reach the caller; a word left standing does no harm
+                    await announce(Intent())
 
     async def _run(self, ref: UUID, announce: Announce | None, *, alone: bool) -> Advanced:
         assert self._sessions is not None, "no definition that is loaded here has local steps"

@@ -242,7 +242,7 @@ def asked(event: RaceAsked) -> Race:
 
 @race.activity(timeout=minutes(5))
 async def look_far(state: Race, ctx: ActivityContext) -> Found:
-    await asyncio.sleep(300)
+    await asyncio.Event().wait()  # until it is cancelled
     return Found()
 
 

@@ -15,6 +15,7 @@ from saga_worker.inbox import DeadFilter
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.retry import Retry
 from saga_worker.saga.routing import ref_of
+from saga_worker.sql.connection import Connection
 from saga_worker.sweepers import ExpiredLeases
 from saga_worker.workers import Intent
 from tests.stages.pool_harness import CardSent, Closed, Deposited, Opened, account_saga, harness, reply, row
@@ -178,6 +179,26 @@ def _noting(announced: list[Intent]) -> Callable[[Intent], Awaitable[None]]:
         announced.append(intent)
 
     return announce
+
+
+async def test_what_was_committed_is_sent_though_the_word_cannot_be_taken_back(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with harness(database_url, account_saga(breaks_at=1)) as h:
+        await h.store(row(Opened(account="a"), "a", message_id="o"))
+        await h.store(row(Deposited(account="a", cents=1), "a", message_id="d"))
+        write = workers.write_intent
+
+        async def fails(connection: Connection, worker_id: int, slot: int, intent: Intent) -> None:
+            if intent == Intent():
+                raise OSError("the connection is lost")
+            await write(connection, worker_id, slot, intent)
+
+        monkeypatch.setattr(workers, "write_intent", fails)
+        with pytest.raises(OSError, match="lost"):
+            await h.pool.advance([ref_of("account", "a")], slot=0)
+
+        assert [sent.seq for sent in h.sent] == [1]
 
 
 async def test_who_leaves_rows_ready_takes_its_word_back(database_url: str) -> None:
