@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
     from saga_worker.saga.errors import DefinitionError, TerminalError
-    from saga_worker.saga.flow import choice, parallel, pivot, repeat_until, when
+    from saga_worker.saga.forms import choice, parallel, pivot, repeat_until, when
     from saga_worker.saga.messages import Command, Done, Event, Message, Rejected, UndoOf
     from saga_worker.saga.own_work import ActivityContext, ActivityFailed
     from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Rollback, Undo, Verdict
@@ -67,7 +67,7 @@ else:
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),
         "errors": ("DefinitionError", "TerminalError"),
-        "flow": ("choice", "parallel", "pivot", "repeat_until", "when"),
+        "forms": ("choice", "parallel", "pivot", "repeat_until", "when"),
         "messages": ("Command", "Done", "Event", "Message", "Rejected", "UndoOf"),
         "own_work": ("ActivityContext", "ActivityFailed"),
         "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Rollback", "Undo", "Verdict"),

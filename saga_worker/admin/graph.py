@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from saga_worker.saga.definition import Saga
-from saga_worker.saga.flow import Parallel, Pivot, Repeat, When
+from saga_worker.saga.forms import Parallel, Pivot, Repeat, When
 from saga_worker.saga.instance import CommandKind, Fate, Progress
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.steps import CommandOf, EmitStep, SavepointStep, SleepStep, Step, WaitStep

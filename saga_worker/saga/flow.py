@@ -1,8 +1,7 @@
 """The order of steps, and the only walk over it.
 
-Takes the nodes that authors write (`when`, `choice`, `parallel`, `repeat_until`, `pivot`, a sequence), guarantees that
-positions are step ids and nothing else, so that a stored saga survives a restart, and hands the next open steps to
-`decide`.
+Takes the nodes that authors write (`forms`), guarantees that positions are step ids and nothing else, so that a stored
+saga survives a restart, and hands the next open steps to `decide`.
 
 A step's *continuation* is what follows it on every level, innermost first: the rest of a sequence, the join of a
 branch, the next round of a loop. When the step ends, the first level that opens anything wins, and when none does the
@@ -11,69 +10,20 @@ flow has ended. All questions are answered from continuations and from the steps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, Generic, Literal, TypeAlias
+from typing import Any, Final, Generic, TypeAlias
 
 from saga_worker.saga.errors import DefinitionError
+from saga_worker.saga.forms import STEPS, Parallel, Pivot, Repeat, When, check_steps, inner, nodes, unknown_node
 from saga_worker.saga.instance import Round
-from saga_worker.saga.own_work import ActivityStep, AnyStep, LocalStep
-from saga_worker.saga.source import checked_name, where_called
-from saga_worker.saga.steps import CommandOf, EmitStep, S, SavepointStep, SleepStep, Step, WaitStep
+from saga_worker.saga.own_work import AnyStep
+from saga_worker.saga.source import where_called
+from saga_worker.saga.steps import S, SavepointStep, Step
 
-STEPS: Final = (CommandOf, ActivityStep, LocalStep, WaitStep, SleepStep, SavepointStep, EmitStep)
-MAX_ROUNDS: Final = 10_000
-Join: TypeAlias = Literal["all", "any"] | int
 _FIRST_ROUND: Final = Round(1)
-
-
-class When(Step[S], Generic[S]):
-    """Takes `then` if the test holds for the state at this moment, else `otherwise`."""
-
-    def __init__(
-        self, test: Callable[[S], bool], then: tuple[Step[S], ...], otherwise: tuple[Step[S], ...], source: str
-    ) -> None:
-        self.test: Final = test
-        self.then: Final = then
-        self.otherwise: Final = otherwise
-        self.source: Final = source
-
-
-class Parallel(Step[S], Generic[S]):
-    """Opens all branches at once, and is over when `wanted` of them are; the others are then taken back."""
-
-    def __init__(self, branches: tuple[tuple[Step[S], ...], ...], wanted: int, source: str) -> None:
-        self.branches: Final = branches
-        self.wanted: Final = wanted
-        self.source: Final = source
-
-    @cached_property
-    def inside(self) -> tuple[frozenset[str], ...]:
-        """The ids of the steps in each branch."""
-        return tuple(frozenset(leaf.id for leaf, _ in _places(branch, ())) for branch in self.branches)
-
-
-class Repeat(Step[S], Generic[S]):
-    """Takes its steps once, and again until the test holds, `times` rounds at most."""
-
-    def __init__(
-        self, test: Callable[[S], bool], steps: tuple[Step[S], ...], times: int, name: str, source: str
-    ) -> None:
-        self.test: Final = test
-        self.steps: Final = steps
-        self.times: Final = times
-        self.name: Final = name
-        self.source: Final = source
-
-
-class Pivot(Step[S], Generic[S]):
-    """The step after which a saga only goes forward."""
-
-    def __init__(self, step: Step[S], source: str) -> None:
-        self.step: Final = step
-        self.source: Final = source
 
 
 # A level of a continuation: the steps after this one in a sequence, or the node whose branch or round has ended.
@@ -128,7 +78,7 @@ class Flow(Step[S], Generic[S]):
 
     @cached_property
     def has_loops(self) -> bool:
-        return any(isinstance(node, Repeat) for node in _nodes(self.steps))
+        return any(isinstance(node, Repeat) for node in nodes(self.steps))
 
     @cached_property
     def branches(self) -> dict[str, dict[int, int]]:
@@ -141,84 +91,10 @@ class Flow(Step[S], Generic[S]):
         return found
 
 
-def when(test: Callable[[S], bool], *then: Step[S], otherwise: Step[S] | None = None) -> When[S]:
-    """Steps that are taken only if `test` holds for the state when the flow comes here."""
-    source = where_called()
-    if not then:
-        raise DefinitionError(f"{source}: when(…) has no step to take; name at least one after the test.")
-    _check_steps((*then, *(() if otherwise is None else (otherwise,))), source)
-    return When(test, then, () if otherwise is None else (otherwise,), source)
-
-
-def choice(*arms: tuple[Callable[[S], bool], Sequence[Step[S]]], otherwise: Sequence[Step[S]] | None = None) -> When[S]:
-    """The steps of the first arm whose test holds for the state when the flow comes here, else those of `otherwise`."""
-    source = where_called()
-    if not arms:
-        raise DefinitionError(f"{source}: choice(…) has no arm; give at least one (test, [steps]).")
-    chosen = tuple(otherwise or ())
-    _check_steps(chosen, source)
-    for test, steps in reversed(arms):
-        if not steps:
-            raise DefinitionError(f"{source}: an arm of choice(…) has no step to take; name at least one.")
-        _check_steps(tuple(steps), source)
-        chosen = (When(test, tuple(steps), chosen, source),)
-    (outermost,) = chosen
-    assert isinstance(outermost, When)
-    return outermost
-
-
-def parallel(*branches: Step[S] | Sequence[Step[S]], join: Join = "all") -> Parallel[S]:
-    """Branches that are gone through at the same time; one of several steps is a list.
-
-    `join`: how many of them have to end before the flow goes on. With `"any"` or a number the other branches are then
-    given up: what they have done, or may have done, is undone while the saga goes on.
-    """
-    source = where_called()
-    wanted = {"all": len(branches), "any": 1}.get(join, 0) if isinstance(join, str) else join
-    if len(branches) < 2:
-        raise DefinitionError(f"{source}: parallel(…) has {len(branches)} branches; give at least two.")
-    if not 1 <= wanted <= len(branches):
-        raise DefinitionError(
-            f"{source}: parallel(…) has {len(branches)} branches and join={join!r}; give 'all', 'any' or a number up to"
-            f" {len(branches)}."
-        )
-    all_steps = tuple((branch,) if isinstance(branch, Step) else tuple(branch) for branch in branches)
-    if not all(all_steps):
-        raise DefinitionError(f"{source}: a branch of parallel(…) has no step; name at least one.")
-    for steps in all_steps:
-        _check_steps(steps, source)
-        _refuse_pivots(steps, "a branch of parallel(…)", source)
-    return Parallel(all_steps, wanted, source)
-
-
-def repeat_until(test: Callable[[S], bool], *steps: Step[S], times: int, name: str) -> Repeat[S]:
-    """Steps that are taken again and again until `test` holds for the state at the end of a round.
-
-    After `times` rounds without that the saga compensates; past the pivot it goes on and asks for attention. `name`
-    stands for the loop in stored sagas.
-    """
-    source = where_called()
-    if not steps:
-        raise DefinitionError(f"{source}: repeat_until(…) has no step to repeat; name at least one after the test.")
-    if not 1 <= times <= MAX_ROUNDS:
-        raise DefinitionError(f"{source}: repeat_until(…) has times={times}; give 1 to {MAX_ROUNDS}.")
-    _check_steps(steps, source)
-    _refuse_pivots(steps, "repeat_until(…)", source)
-    return Repeat(test, steps, times, checked_name(name, "loop", source=source), source)
-
-
-def pivot(step: Step[S]) -> Pivot[S]:
-    """Marks the step after which nothing is undone: from there on the saga only goes forward."""
-    source = where_called()
-    if not isinstance(step, STEPS):
-        raise DefinitionError(f"{source}: pivot(…) takes one step, such as a command, an activity or a wait.")
-    return Pivot(step, source)
-
-
 def flow_of(steps: tuple[Step[S], ...]) -> Flow[S]:
     """The root of a flow."""
     source = where_called()
-    _check_steps(steps, source)
+    check_steps(steps, source)
     return Flow(steps, source)
 
 
@@ -293,19 +169,19 @@ def leaves(root: Flow[Any]) -> Iterator[AnyStep]:
 
 def inner_savepoints(root: Flow[Any]) -> Iterator[SavepointStep[Any]]:
     """Those that do not stand in the main line."""
-    return (node for node in _nodes(root.steps) if isinstance(node, SavepointStep) and node not in root.steps)
+    return (node for node in nodes(root.steps) if isinstance(node, SavepointStep) and node not in root.steps)
 
 
 def loops(root: Flow[Any]) -> Iterator[Repeat[Any]]:
     """All loops in the order they were written."""
-    return (node for node in _nodes(root.steps) if isinstance(node, Repeat))
+    return (node for node in nodes(root.steps) if isinstance(node, Repeat))
 
 
 def may_lose(root: Flow[Any]) -> frozenset[str]:
     """The steps of branches that a join need not wait for: what they do may have to be undone."""
     return frozenset(
         step_id
-        for node in _nodes(root.steps)
+        for node in nodes(root.steps)
         if isinstance(node, Parallel) and node.wanted < len(node.branches)
         for inside in node.inside
         for step_id in inside
@@ -333,7 +209,7 @@ def _open(steps: tuple[Step[Any], ...], state: Any) -> tuple[str, ...]:
             case _ if isinstance(step, STEPS):
                 opened = (step.id,)
             case _:
-                raise _unknown_node(step)
+                raise unknown_node(step)
         if opened:
             return opened
     return ()
@@ -356,36 +232,11 @@ def _places(steps: tuple[Step[Any], ...], outer: Continuation) -> Iterator[tuple
             case _ if isinstance(step, STEPS):
                 yield step, levels
             case Parallel() | Repeat():
-                for inner in _inner(step):
-                    yield from _places(inner, (step, *levels))
+                for part in inner(step):
+                    yield from _places(part, (step, *levels))
             case _:
-                for inner in _inner(step):
-                    yield from _places(inner, levels)
-
-
-def _inner(step: Step[Any]) -> tuple[tuple[Step[Any], ...], ...]:
-    """The sequences inside a node; of a step none."""
-    match step:
-        case When():
-            return step.then, step.otherwise
-        case Parallel():
-            return step.branches
-        case Repeat():
-            return (step.steps,)
-        case Pivot():
-            return ((step.step,),)
-        case _ if isinstance(step, STEPS):
-            return ()
-        case _:
-            raise _unknown_node(step)
-
-
-def _nodes(steps: tuple[Step[Any], ...]) -> Iterator[Step[Any]]:
-    """Everything in `steps`, outermost first."""
-    for step in steps:
-        yield step
-        for inner in _inner(step):
-            yield from _nodes(inner)
+                for part in inner(step):
+                    yield from _places(part, levels)
 
 
 def _outside_loops(steps: tuple[Step[Any], ...]) -> Iterator[Parallel[Any]]:
@@ -393,12 +244,12 @@ def _outside_loops(steps: tuple[Step[Any], ...]) -> Iterator[Parallel[Any]]:
         if isinstance(step, Parallel):
             yield step
         if not isinstance(step, Repeat):
-            for inner in _inner(step):
-                yield from _outside_loops(inner)
+            for part in inner(step):
+                yield from _outside_loops(part)
 
 
 def _loops_in(node: Step[Any]) -> Iterator[str]:
-    return (each.name for each in _nodes((node,)) if isinstance(each, Repeat))
+    return (each.name for each in nodes((node,)) if isinstance(each, Repeat))
 
 
 def _loops_around(levels: Continuation) -> Iterator[str]:
@@ -417,7 +268,7 @@ def _again(level: Level) -> Iterator[AnyStep]:
 
 
 def _pivots(steps: tuple[Step[Any], ...]) -> Iterator[str]:
-    for node in _nodes(steps):
+    for node in nodes(steps):
         if isinstance(node, Pivot):
             yield from (leaf.id for leaf, _ in _places((node,), ()))
 
@@ -447,21 +298,3 @@ def _continuation(root: Flow[Any], step_id: str) -> Continuation:
             f"{root.source}: no step {step_id} in this flow, but a saga stands there; "
             "give a changed flow a new version and keep the old one while its sagas run."
         ) from None
-
-
-def _check_steps(steps: tuple[Step[S], ...], source: str) -> None:
-    for step in steps:
-        if not isinstance(step, (*STEPS, When, Parallel, Repeat, Pivot)):
-            raise DefinitionError(f"{source}: {step!r} is no step; name the steps themselves, not their ids.")
-
-
-def _refuse_pivots(steps: tuple[Step[S], ...], place: str, source: str) -> None:
-    if any(isinstance(node, Pivot) for node in _nodes(steps)):
-        raise DefinitionError(f"{source}: {place} has a pivot inside; place it before or after.")
-
-
-def _unknown_node(step: Step[Any]) -> DefinitionError:
-    return DefinitionError(
-        f"{type(step).__name__} has no place in a flow; use commands, activities, local steps, waits, sleeps, emits,"
-        " when, choice, parallel, repeat_until and pivot."
-    )

@@ -33,7 +33,7 @@ from saga_worker import (
     seconds,
     when,
 )
-from saga_worker.saga.flow import Join
+from saga_worker.saga.forms import Join
 from saga_worker.saga.steps import CommandOf
 
 Then = Literal["go", "compensate", "complete", "rollback", "raise", "assert", "nonsense"]

@@ -18,7 +18,7 @@ from saga_worker import (
     repeat_until,
     seconds,
 )
-from saga_worker.saga.flow import Join
+from saga_worker.saga.forms import Join
 from saga_worker.testing.saga_test import SagaTest
 from tests.saga.scripted import (
     Begun,
