@@ -20,6 +20,7 @@ __all__ = [
     "KeyKind",
     "Message",
     "OnTimeout",
+    "Query",
     "Rejected",
     "Retry",
     "Rollback",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from saga_worker.saga.forms import choice, parallel, pivot, repeat_until, when
     from saga_worker.saga.messages import Command, Done, Event, Message, Rejected, UndoOf
     from saga_worker.saga.own_work import ActivityContext, ActivityFailed
+    from saga_worker.saga.queries import Query
     from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Rollback, Undo, Verdict
     from saga_worker.saga.routing import KeyKind
     from saga_worker.saga.steps import Step
@@ -70,6 +72,7 @@ else:
         "forms": ("choice", "parallel", "pivot", "repeat_until", "when"),
         "messages": ("Command", "Done", "Event", "Message", "Rejected", "UndoOf"),
         "own_work": ("ActivityContext", "ActivityFailed"),
+        "queries": ("Query",),
         "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Rollback", "Undo", "Verdict"),
         "routing": ("KeyKind",),
         "steps": ("Step",),
