@@ -22,6 +22,7 @@ __all__ = [
     "Message",
     "OnTimeout",
     "Outputs",
+    "Query",
     "Rejected",
     "Retry",
     "Rollback",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from saga_worker.saga.messages import Command, Done, Event, Message, Rejected, UndoOf
     from saga_worker.saga.own_work import ActivityContext, ActivityFailed
     from saga_worker.saga.placed import Outputs
+    from saga_worker.saga.queries import Query
     from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Rollback, Undo, Verdict
     from saga_worker.saga.routing import KeyKind
     from saga_worker.saga.steps import Step
@@ -77,6 +79,7 @@ else:
         "messages": ("Command", "Done", "Event", "Message", "Rejected", "UndoOf"),
         "own_work": ("ActivityContext", "ActivityFailed"),
         "placed": ("Outputs",),
+        "queries": ("Query",),
         "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Rollback", "Undo", "Verdict"),
         "routing": ("KeyKind",),
         "steps": ("Step",),

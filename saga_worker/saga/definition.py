@@ -30,6 +30,7 @@ from saga_worker.saga.own_work import (
     O,
 )
 from saga_worker.saga.placed import Outputs, PlacedStep, place
+from saga_worker.saga.queries import A, Query
 from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
 from saga_worker.saga.source import check_handler, checked_name, where, where_called
@@ -111,6 +112,7 @@ class Saga(Generic[S]):
         self.arms: Final[dict[str, list[Arm]]] = {}
         self.steps: Final[dict[str, AnyStep]] = {}
         self.reads_outputs = False  # some input map takes all outputs
+        self.queries: Final[dict[str, Query[S, Any]]] = {}
         self._key_kind = key_kind
         self._flow: Flow[S] | None = None
 
@@ -355,6 +357,25 @@ class Saga(Generic[S]):
 
         return build if make is None else build(make)
 
+    @overload
+    def query(self, answer: Callable[[S], A], /) -> Query[S, A]: ...
+
+    @overload
+    def query(self, answer: None = None, /, *, name: str) -> Callable[[Callable[[S], A]], Query[S, A]]: ...
+
+    def query(
+        self, answer: Callable[[S], A] | None = None, /, *, name: str | None = None
+    ) -> Query[S, A] | Callable[[Callable[[S], A]], Query[S, A]]:
+        """A question about a saga of this kind, answered from its state at any time: no lock, and nothing changes."""
+
+        def build(function: Callable[[S], A]) -> Query[S, A]:
+            query = Query(self, function, name=name)
+            self._refuse_twice(query.name, self.queries, query.source, "is asked", what="query")
+            self.queries[query.name] = query
+            return query
+
+        return build if answer is None else build(answer)
+
     def flow(self, *steps: Step[S]) -> None:
         """The order of the steps; called once, after they are declared."""
         if self._flow is not None:
@@ -387,10 +408,10 @@ class Saga(Generic[S]):
                     " sequence=… wherever it is taken."
                 )
 
-    def _refuse_twice(self, wire_type: str, present: dict[str, Any], source: str, fact: str) -> None:
-        if wire_type in present:
+    def _refuse_twice(self, name: str, present: dict[str, Any], source: str, fact: str, *, what: str = "event") -> None:
+        if name in present:
             raise DefinitionError(
-                f"{source}: saga {self.name}: the event {wire_type} {fact} at {present[wire_type].source} already; "
+                f"{source}: saga {self.name}: the {what} {name} {fact} at {present[name].source} already; "
                 "keep one of the two."
             )
 

@@ -30,12 +30,12 @@ def where_called() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def step_name(make: Callable[..., Any], name: str | None) -> str:
-    """The id of a step: its name, else its function's."""
+def step_name(make: Callable[..., Any], name: str | None, *, what: str = "step") -> str:
+    """The id of a step (or of what else `make` is for): its name, else its function's."""
     found = name if name is not None else getattr(make, "__name__", "<lambda>")
     if found == "<lambda>":
-        raise DefinitionError(f"{where(make)}: a step made of a lambda has no name; give it name=…")
-    return checked_name(found, "step", source=where(make))
+        raise DefinitionError(f"{where(make)}: a {what} made of a lambda has no name; give it name=…")
+    return checked_name(found, what, source=where(make))
 
 
 def checked_name(name: str, what: str, *, source: str) -> str:
@@ -45,9 +45,9 @@ def checked_name(name: str, what: str, *, source: str) -> str:
     return name
 
 
-def returned_class(make: Callable[..., Any], base: type[T], *, step: str) -> type[T]:
+def returned_class(make: Callable[..., Any], base: type[T], *, step: str, what: str = "step") -> type[T]:
     """The class in the return annotation of a maker, which has to be one `base`."""
-    remedy = f"step {step}: annotate {step}'s function with the one {base.__name__} class that it returns"
+    remedy = f"{what} {step}: annotate {step}'s function with the one {base.__name__} class that it returns"
     try:
         annotation = typing.get_type_hints(make, localns=local_names(make)).get("return")
     except Exception as error:
