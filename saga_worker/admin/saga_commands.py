@@ -23,6 +23,7 @@ from saga_worker.admin.options import (
     wait_option,
     why_option,
 )
+from saga_worker.admin.saga_query import query
 
 if TYPE_CHECKING:
     from saga_worker.admin.listing import SagaFilter
@@ -55,10 +56,10 @@ REFUSALS = {
 
 @click.group(epilog="\b\nExample:\n  saga-worker saga show checkout/4711")
 def saga() -> None:
-    """List and show sagas, try them again, and take their course in hand."""
+    """List, show and ask sagas, try them again, and take their course in hand."""
 
 
-for command in saga_control.COMMANDS:
+for command in (query, *saga_control.COMMANDS):
     saga.add_command(command)
 
 
