@@ -9,17 +9,27 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from pydantic import BaseModel
 
+from saga_worker.saga.activity import Activity, Bounds, I
 from saga_worker.saga.checks import problems
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.flow import Flow, flow_of
 from saga_worker.saga.keys import KeyPath, record_key, record_sequence
 from saga_worker.saga.messages import Event, wire_types
-from saga_worker.saga.own_work import LOCAL_RETRY, ActivityDecorator, ActivityPolicy, AnyStep, LocalStep
+from saga_worker.saga.own_work import (
+    LOCAL_RETRY,
+    ActivityDecorator,
+    ActivityPolicy,
+    ActivityStep,
+    AnyStep,
+    LocalStep,
+    O,
+)
+from saga_worker.saga.placed import Outputs, PlacedStep, place
 from saga_worker.saga.queries import A, Query
 from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
@@ -43,6 +53,9 @@ from saga_worker.saga.terminal import ErrorMapper
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+
+
+P = TypeVar("P", bound=BaseModel)  # the output of an earlier step
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +111,7 @@ class Saga(Generic[S]):
         self.sequences: Final[dict[str, str | None]] = {}  # wire type -> pointer to its number, if it is numbered
         self.arms: Final[dict[str, list[Arm]]] = {}
         self.steps: Final[dict[str, AnyStep]] = {}
+        self.reads_outputs = False  # some input map takes all outputs
         self.queries: Final[dict[str, Query[S, Any]]] = {}
         self._key_kind = key_kind
         self._flow: Flow[S] | None = None
@@ -214,6 +228,52 @@ class Saga(Generic[S]):
         if concurrency is not None and concurrency < 1:
             raise DefinitionError(f"{source}: concurrency is {concurrency}; give at least 1.")
         return ActivityDecorator(policy, name, self._add)
+
+    @overload
+    def step(
+        self, work: Activity[I, O], /, *, input: Callable[[S], I | dict[str, Any]], timeout: timedelta | None = None,
+        retry: Retry | None = None, undo: Undo | None = None, undo_timeout: timedelta | None = None,
+        undo_retry: Retry | None = None, result: Callable[[S, O], Verdict] | None = None, name: str | None = None,
+    ) -> PlacedStep[S, I, O]: ...  # fmt: skip
+
+    @overload
+    def step(
+        self, work: Activity[I, O], /, *, input: Callable[[S, Outputs], I | dict[str, Any]],
+        timeout: timedelta | None = None, retry: Retry | None = None, undo: Undo | None = None,
+        undo_timeout: timedelta | None = None, undo_retry: Retry | None = None,
+        result: Callable[[S, O], Verdict] | None = None, name: str | None = None,
+    ) -> PlacedStep[S, I, O]: ...  # fmt: skip
+
+    @overload
+    def step(
+        self, work: Activity[I, O], /, *, after: ActivityStep[S, P], input: Callable[[P], I | dict[str, Any]],
+        timeout: timedelta | None = None, retry: Retry | None = None, undo: Undo | None = None,
+        undo_timeout: timedelta | None = None, undo_retry: Retry | None = None,
+        result: Callable[[S, O], Verdict] | None = None, name: str | None = None,
+    ) -> PlacedStep[S, I, O]: ...  # fmt: skip
+
+    def step(
+        self, work: Activity[I, O], /, *, input: Callable[..., I | dict[str, Any]],
+        after: ActivityStep[S, Any] | None = None, timeout: timedelta | None = None, retry: Retry | None = None,
+        undo: Undo | None = None, undo_timeout: timedelta | None = None, undo_retry: Retry | None = None,
+        result: Callable[[S, O], Verdict] | None = None, name: str | None = None,
+    ) -> PlacedStep[S, I, O]:  # fmt: skip
+        """A step that a reusable activity does: an object of an `Activity` class, or one that `activity` has made.
+
+        `input` makes what goes in: of the state; of the state and the `Outputs` so far; or, with `after`, of what
+        that earlier step has returned. It returns the activity's input model, or a dict of its fields, which has to
+        fit: a misfit is final and fails the step before it runs. `result` says what the output means, as
+        `@the_step.result` does. The other options are those of `activity`, by default what the activity says itself.
+        """
+        given = Bounds(timeout=timeout, retry=retry, undo=undo, undo_timeout=undo_timeout, undo_retry=undo_retry)
+        step: PlacedStep[S, I, O] = place(
+            work, input, given, state_model=self.state_model, name=name, after=after, source=where_called()
+        )
+        self._add(step)
+        self.reads_outputs = self.reads_outputs or step.takes_outputs
+        if result is not None:
+            step.result(result)
+        return step
 
     @overload
     def local(self, work: Callable[[S, AsyncSession], Awaitable[Verdict]], /) -> LocalStep[S]: ...
