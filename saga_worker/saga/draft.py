@@ -134,6 +134,11 @@ class Draft:
         self._keep_state()
         return verdict
 
+    def test(self, where: Callable[[Any, Any], bool], message: object) -> bool:
+        """Ask the author whether an event is meant."""
+        self.near = where
+        return bool(where(self.state, message))
+
     def take_back_state(self, state_bytes: bytes) -> None:
         """What a handler did to the state does not count."""
         self.state_bytes, self._state = state_bytes, None
