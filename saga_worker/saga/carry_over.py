@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from saga_worker.saga import flow
@@ -17,6 +18,7 @@ from saga_worker.saga.draft import EVERY, LOCAL, LOCAL_FAILED, SLEEP, STEP_AGAIN
 from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Progress, Timer
 from saga_worker.saga.messages import Command, rejection_models, reply_models, wire_types
 from saga_worker.saga.own_work import ActivityStep, Answered, AnyStep, LocalStep
+from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.steps import CommandOf, SavepointStep, SleepStep, WaitStep
 from saga_worker.saga.transitions import Status
 from saga_worker.saga.upgrade import Upgrade
@@ -40,6 +42,7 @@ class _Move:
     def __init__(self, saga: Saga[Any], upgrade: Upgrade, instance: Instance) -> None:
         self.saga, self.old, self.upgrade = saga, upgrade.old, upgrade
         self.instance, self.before = instance, instance.progress
+        self.recorded = {} if self.before.recorded is UNSET else self.before.recorded
         self.active: dict[str, int | None] = {}  # under the new names
         self.commands: dict[int, CommandRecord] = {}
         self.timers: dict[str, Timer] = {}
@@ -58,6 +61,7 @@ class _Move:
             undo_failures={seq: n for seq, n in self.before.undo_failures.items() if seq in self.commands},
             attention=tuple(self._attention(entry, names) for entry in self.before.attention),
             rounds={self._loop(name): number for name, number in self.before.rounds.items()},
+            recorded={seq: r for seq, r in self.recorded.items() if seq in self.commands} or UNSET,
             withdrawn=tuple(seq for seq in self.before.withdrawn if seq in self.commands),
             savepoints={
                 step.id: mark
@@ -96,6 +100,8 @@ class _Move:
             return type(self.old.steps.get(record.step))
         if record.destination:
             return CommandOf
+        if (record.seq if record.undoes is None else record.undoes) in self.recorded:
+            return PlacedStep
         is_local = f"{LOCAL}:{record.seq}" in self.before.timers or (
             f"{LOCAL_FAILED}: {record.step}" in self.before.attention
         )
@@ -150,15 +156,19 @@ class _Move:
         if is_open and not self._understands(target, record):
             raise NoPlace(f"{what} may still be answered, and version {self.saga.version} expects other answers")
         old = self.old.steps.get(record.step) if self.old is not None else None
-        if isinstance(old, _ANSWERED) and old.has_undo and not target.has_undo and self._may_be_undone(record):
-            raise NoPlace(f"{what} may have to be undone, and version {self.saga.version} has no undo for it")
+        if isinstance(old, _ANSWERED) and old.has_undo and self._may_be_undone(record):
+            if not target.has_undo:
+                raise NoPlace(f"{what} may have to be undone, and version {self.saga.version} has no undo for it")
+            if isinstance(old, PlacedStep) and isinstance(target, PlacedStep) and _shape(old) != _shape(target):
+                raise NoPlace(f"{what} may have to be undone, and in version {self.saga.version} it has other models")
         return replace(record, step=target.id, type=record.type if record.destination else target.id)
 
     def _kind_in_general(self, record: CommandRecord, target: Answered) -> type:
         """Of own work that is over nothing says which kind it was: the new version is believed."""
         is_over = record.fate not in (Fate.SENT, Fate.UNKNOWN)
         if self.old is None and not record.destination and is_over and isinstance(target, ActivityStep | LocalStep):
-            return type(target)
+            is_recorded = record.seq in self.recorded
+            return type(target) if is_recorded is isinstance(target, PlacedStep) or not target.has_undo else type(None)
         return self._kind_of(record)
 
     def _may_be_undone(self, record: CommandRecord) -> bool:
@@ -224,7 +234,8 @@ def _answers(model: type[Command[Any, Any]]) -> set[tuple[str, str]]:
     }
 
 
-def _shape(step: ActivityStep[Any, Any]) -> dict[str, Any]:
-    """What a stored result looks like, whatever its class is called."""
-    schema = step.result_model.model_json_schema()
-    return {name: part for name, part in schema.items() if name not in ("title", "description")}
+def _shape(step: ActivityStep[Any, Any]) -> list[dict[str, Any]]:
+    """What a stored result, and a stored input, looks like, whatever its class is called."""
+    models = [step.result_model, *([step.input_model] if isinstance(step, PlacedStep) else [])]
+    schemas = [model.model_json_schema() for model in models]
+    return [{name: part for name, part in each.items() if name not in ("title", "description")} for each in schemas]
