@@ -22,6 +22,7 @@ from saga_worker.admin.options import (
     wait_option,
     why_option,
 )
+from saga_worker.admin.saga_query import query
 from saga_worker.admin.saga_start import start
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ RETRIED_AT_ONCE = 100_000
 
 @click.group(epilog="\b\nExample:\n  saga-worker saga show checkout/4711")
 def saga() -> None:
-    """List, show, start and retry sagas."""
+    """List, show, start, ask and retry sagas."""
 
 
+saga.add_command(query)
 saga.add_command(start)
 
 
