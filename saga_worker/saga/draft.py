@@ -34,6 +34,7 @@ from saga_worker.saga.messages import Event, Message, encode
 from saga_worker.saga.own_work import ActivityStep, Answered, LocalStep
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
+from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status, move
 
 # Timer names are "<kind>:<seq or step id>"; `deadline` stands alone.
@@ -96,6 +97,7 @@ class Draft:
         self.rounds: Mapping[str, Round] = progress.rounds
         self.withdrawn = frozenset(progress.withdrawn)
         self.savepoints: Mapping[str, Mark] = progress.savepoints
+        self.trace = progress.trace
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
         self.near: Callable[..., Any] | str | None = None  # what of the author's was run last: a function, or a place
@@ -138,6 +140,11 @@ class Draft:
         """The next event of `source` is the one after `number`."""
         self.sequences[source] = number + 1
         self.lift(gap_subject(source), SEQUENCE_GAP)
+
+    def follow(self, trace: Trace | None) -> None:
+        """The saga belongs to the first trace that one of its messages names; within that it follows the last one."""
+        if trace is not None and (not self.trace or self.trace.id == trace.id):
+            self.trace = trace
 
     def _keep_state(self) -> None:
         write = self.state.__pydantic_serializer__.to_json
@@ -192,7 +199,11 @@ class Draft:
             self.arm(f"{LOCAL}:{record.seq}", timedelta(0))
             return
         timeout = step.timeout if record.undoes is None else step.undo_timeout
-        self.effects.append(RunActivity(record.seq, step.id, self.state_bytes, record.attempts, timeout, record.undoes))
+        self.effects.append(
+            RunActivity(
+                record.seq, step.id, self.state_bytes, record.attempts, timeout, record.undoes, self.trace or None
+            )
+        )  # fmt: skip
 
     def give_up(self, record: CommandRecord) -> None:
         """The activity has no attempt left, and waits for an operator or for the saga to turn back."""
@@ -222,6 +233,7 @@ class Draft:
                 body=(record.body or "").encode(),
                 deadline=self.given.now + timeout,
                 undoes=record.undoes,
+                trace=self.trace or None,
             )
         )
 
@@ -232,7 +244,7 @@ class Draft:
     def publish(self, step_id: str, event: Event, model: type[Event]) -> None:
         _check_made(event, model, step_id)
         self.seq += 1
-        self.effects.append(PublishEvent(seq=self.seq, step=step_id, type=event.wire_type, body=encode(event)))
+        self.effects.append(PublishEvent(self.seq, step_id, event.wire_type, encode(event), self.trace or None))
 
     def step(self, record: CommandRecord) -> Answered:
         """The definition's step that `record` belongs to."""
@@ -386,7 +398,7 @@ class Draft:
             active=self.active, commands=self.commands, timers=self.timers, epoch=self.epoch,
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
-            savepoints=dict(self.savepoints),
+            savepoints=dict(self.savepoints), trace=self.trace,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,

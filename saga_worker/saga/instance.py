@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.json import Decoder, Encoder
 
+from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status
 
 
@@ -93,6 +94,7 @@ class Progress(Struct, frozen=True):
     rounds: dict[str, Round] = field(default_factory=dict)  # of loops that are past their first
     withdrawn: tuple[int, ...] = ()  # commands that are taken back while the saga goes on
     savepoints: dict[str, Mark] = field(default_factory=dict)  # those that were passed
+    trace: Trace | UnsetType = UNSET  # not written without one
 
 
 class Instance(Struct, frozen=True):
