@@ -22,6 +22,7 @@ from saga_worker.admin.options import (
     wait_option,
     why_option,
 )
+from saga_worker.admin.saga_query import query
 
 if TYPE_CHECKING:
     from saga_worker.admin.listing import SagaFilter
@@ -43,7 +44,10 @@ RETRIED_AT_ONCE = 100_000
 
 @click.group(epilog="\b\nExample:\n  saga-worker saga show checkout/4711")
 def saga() -> None:
-    """List, show and retry sagas."""
+    """List, show, ask and retry sagas."""
+
+
+saga.add_command(query)
 
 
 @saga.command("list", epilog="\b\nExample:\n  saga-worker saga list --attention --definition checkout")

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder, Encoder
 
 from saga_worker.saga.trace import Trace
@@ -80,6 +80,13 @@ class Mark(Struct, frozen=True, array_like=True):
     used: int = 0
 
 
+class Recorded(Struct, frozen=True, omit_defaults=True):
+    """What went into an activity with an input of its own, and what came out of it: JSON of its models."""
+
+    input: Raw
+    output: Raw | UnsetType = UNSET
+
+
 class Progress(Struct, frozen=True):
     """How far a saga has come. Treated as immutable: every change makes a new one."""
 
@@ -95,6 +102,8 @@ class Progress(Struct, frozen=True):
     withdrawn: tuple[int, ...] = ()  # commands that are taken back while the saga goes on
     savepoints: dict[str, Mark] = field(default_factory=dict)  # those that were passed
     trace: Trace | UnsetType = UNSET  # not written without one
+    # By seq, as long as somebody may ask for it. Not even a name in the row of a saga without such activities.
+    recorded: dict[int, Recorded] | UnsetType = UNSET
 
 
 class Instance(Struct, frozen=True):

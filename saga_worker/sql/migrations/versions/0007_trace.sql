@@ -1,10 +1,10 @@
--- By pattern, not as JSON: a header with a NUL would make a document that PostgreSQL cannot read. A quote inside of a
--- string is escaped, so that the member is what is found.
+-- Of a message by pattern, not as JSON: a header with a NUL would make a document that PostgreSQL cannot read. A quote
+-- inside of a string is escaped, so that the member is what is found.
 CREATE OR REPLACE VIEW saga_worker.v_saga AS
 SELECT saga_id, ref, definition AS name, definition_version, key, saga_worker.status_word(status) AS status, reason,
        attention, unsettled, saga_worker.readable_json(state) AS state, revision, started_at, updated_at, finished_at,
        NULL::uuid AS parent_id,
-       substring(convert_from(progress, 'UTF8') FROM '"trace":\["00-([0-9a-f]{32})-') AS trace_id
+       substring(saga_worker.readable_json(progress) #>> '{trace,0}' FROM 4 FOR 32) AS trace_id
 FROM saga_worker.saga;
 
 CREATE OR REPLACE VIEW saga_worker.v_inbox AS
