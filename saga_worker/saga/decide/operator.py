@@ -1,4 +1,7 @@
-"""An operator, or the worker itself, says something: try again, look again, this cannot be delivered."""
+"""An operator, or the worker itself, says something: try again, look again, this cannot be delivered.
+
+What an operator does to the course of a saga stands in `control`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from msgspec.structs import replace
 from pydantic_core import from_json
 
 from saga_worker.saga import flow
+from saga_worker.saga.decide import control
 from saga_worker.saga.decide.next import Leave, Next, OpenAgain, Proceed, Stay
 from saga_worker.saga.draft import (
     AFRESH,
@@ -36,6 +40,7 @@ from saga_worker.saga.steps import SleepStep, WaitStep
 from saga_worker.saga.transitions import Status
 
 COMMANDS: Final = {
+    **control.COMMANDS,
     "retry": "try again whatever put the saga on the attention list",
     "wake": "end a wait or a sleep without its event, or before its time",
     "recheck": "judge held and parked rows anew",
@@ -47,9 +52,11 @@ COMMANDS: Final = {
 
 def apply(draft: Draft, command: OperatorCommand) -> Next:
     """What the command does to this saga."""
+    if command.type in control.COMMANDS:
+        return control.apply(draft, command.type, _arguments(command))
     match command.type:
         case "retry":
-            return _retry(draft)
+            return Ignored("paused") if draft.status is Status.PAUSED else _retry(draft)
         case "wake":
             return _wake(draft, command)
         case "recheck":
