@@ -33,9 +33,9 @@ def input_of(row: InboxRow) -> Input:
     """What the row carries, for `decide`."""
     match row.role:
         case Role.EVENT:
-            return EventArrived(row.type, row.saga_key or "", row.body, row.source)
+            return EventArrived(row.type, row.saga_key or "", row.body, row.source, row.trace)
         case Role.REPLY:
-            return ReplyArrived(seq_of(row.correlation_id), row.type, row.body)
+            return ReplyArrived(seq_of(row.correlation_id), row.type, row.body, row.trace)
         case Role.ACTIVITY:
             return ActivityResult(seq_of(row.correlation_id), row.type, row.body)
         case Role.OPERATOR:
