@@ -6,7 +6,7 @@ that `decide`, the routes and the operator's views need to know.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
@@ -50,24 +50,31 @@ from saga_worker.saga.steps import (
     checked_event,
 )
 from saga_worker.saga.terminal import ErrorMapper
+from saga_worker.saga.upgrade import Upgrade, declare
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+
+Old = TypeVar("Old", bound=BaseModel)
 
 
 P = TypeVar("P", bound=BaseModel)  # the output of an earlier step
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """An event that starts a saga; the handler makes its first state."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Start(Generic[S, E]):
+    """An event that starts a saga; the handler makes its first state. Called, it is its handler."""
 
-    model: type[Event]
-    key: Callable[[Any], str | int | UUID]
+    saga: Saga[S]
+    model: type[E]
+    key: Callable[[E], str | int | UUID]
     pointer: str
     key_kind: KeyKind
-    handler: Callable[[Any], Any]
+    handler: Callable[[E], S]
     source: str
+
+    def __call__(self, event: E) -> S:
+        return self.handler(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class On:
     source: str
 
 
-Entry: TypeAlias = Start | On | Arm
+Entry: TypeAlias = "Start[Any, Any] | On | Arm"
 
 
 class Saga(Generic[S]):
@@ -106,11 +113,12 @@ class Saga(Generic[S]):
         self.state_model: Final[type[S]] = state
         self.version: Final = version
         self.deadline: Final = checked_bound(deadline, f"saga {name}: deadline", source=self.source)
-        self.starts: Final[dict[str, Start]] = {}
+        self.starts: Final[dict[str, Start[S, Any]]] = {}
         self.handlers: Final[dict[str, On]] = {}
         self.sequences: Final[dict[str, str | None]] = {}  # wire type -> pointer to its number, if it is numbered
         self.arms: Final[dict[str, list[Arm]]] = {}
         self.steps: Final[dict[str, AnyStep]] = {}
+        self.upgrades: Final[dict[int, Upgrade]] = {}  # by the version that they start from
         self.reads_outputs = False  # some input map takes all outputs
         self.queries: Final[dict[str, Query[S, Any]]] = {}
         self._key_kind = key_kind
@@ -133,20 +141,23 @@ class Saga(Generic[S]):
 
     def starts_on(
         self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None
-    ) -> Callable[[Callable[[E], S]], Callable[[E], S]]:
-        """An event that starts a saga for its key; the function makes the first state.
+    ) -> Callable[[Callable[[E], S]], Start[S, E]]:
+        """An event that starts a saga for its key; the function makes the first state. Clients name it as the start.
 
         `sequence` names the field with which its producer numbers the events of a key, one by one: they are applied
         in that order. The first is 1, or the start's number; one that comes early is parked until its turn.
         """
 
-        def register(handler: Callable[[E], S]) -> Callable[[E], S]:
+        def register(handler: Callable[[E], S]) -> Start[S, E]:
+            if isinstance(handler, Start):  # it starts another saga, or on another event, as well
+                handler = handler.handler
             check_handler(handler, "event")
-            model, path, source = self._taken(event, key, handler, sequence)
-            for wire_type in wire_types(model):
+            _, path, source = self._taken(event, key, handler, sequence)
+            start = Start(self, event, key, path.pointer, path.kind, handler, source)
+            for wire_type in wire_types(event):
                 self._refuse_twice(wire_type, self.starts, source, "starts it")
-                self.starts[wire_type] = Start(model, key, path.pointer, path.kind, handler, source)
-            return handler
+                self.starts[wire_type] = start
+            return start
 
         return register
 
@@ -381,6 +392,36 @@ class Saga(Generic[S]):
         if self._flow is not None:
             raise DefinitionError(f"{where_called()}: saga {self.name} has a flow already; call flow(…) once.")
         self._flow = flow_of(steps)
+
+    @overload
+    def upgrade_from(
+        self, old: Saga[Old], /, *, steps: Mapping[str, str | None] | None = None
+    ) -> Callable[[Callable[[Old], S]], Callable[[Old], S]]: ...
+
+    @overload
+    def upgrade_from(
+        self, old: int, /, *, steps: Mapping[str, str | None] | None = None
+    ) -> Callable[[Callable[[dict[str, Any]], S]], Callable[[dict[str, Any]], S]]: ...
+
+    def upgrade_from(
+        self, old: Saga[Any] | int, /, *, steps: Mapping[str, str | None] | None = None
+    ) -> Callable[[Callable[[Any], S]], Callable[[Any], S]]:
+        """Sagas of an older version go on under this one from their next input; the function makes the new state.
+
+        `steps` names what is called otherwise now, steps and loops (`{"old": "new"}`); `None` says that a step is gone
+        and what it did stands. Where a saga stands at something that has no place here, it stays as it is. By its
+        number, for a version that is not in the code any more, the function gets the stored state as a plain dict.
+        """
+        if not isinstance(old, Saga | int):
+            raise DefinitionError(
+                f"{where_called()}: saga {self.name}: upgrade_from takes the older saga, or the number of its version."
+            )
+
+        def register(make: Callable[[Any], S]) -> Callable[[Any], S]:
+            declare(self, old, make, steps)
+            return make
+
+        return register
 
     def check(self) -> None:
         """Raises `DefinitionError` with one line for every problem that shows without running anything."""
