@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from msgspec import Raw
 from pydantic_core import from_json
 
 from saga_worker.saga import flow
-from saga_worker.saga.decide.next import BACK, Leave, Next, Stay, by_verdict
+from saga_worker.saga.decide.next import BACK, EnterAgain, Leave, Next, Stay, by_verdict
 from saga_worker.saga.definition import Entry, On, Saga
 from saga_worker.saga.draft import CANNOT_COMPENSATE, Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import EventArrived, Ignored, Parked
+from saga_worker.saga.instance import Taken
 from saga_worker.saga.lines import FIRST
-from saga_worker.saga.messages import Message, decode
+from saga_worker.saga.messages import Message, decode, encode
 from saga_worker.saga.routing import canonical_key, resolve_pointer
 from saga_worker.saga.steps import Arm
 from saga_worker.saga.transitions import Status
@@ -79,7 +81,10 @@ def _apply_arm(draft: Draft, event: EventArrived, arms: list[Arm]) -> Next:
     if is_over(draft.status):
         return _over(draft)
     for arm in arms:
-        if arm.step_id in draft.active:
+        if arm.handler is None:
+            if draft.is_waiting_for(arm.step_id, event.type):
+                return EnterAgain(arm.step_id, Taken(event.type, Raw(encode(read(arm, event, draft.saga)))))
+        elif arm.step_id in draft.active:
             verdict = draft.handle(arm.handler, read(arm, event, draft.saga))
             following = by_verdict(verdict, Leave(arm.step_id))
             if isinstance(following, BACK) and draft.past_pivot:

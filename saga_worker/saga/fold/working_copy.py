@@ -84,11 +84,11 @@ class WorkingCopy:
         return self.rows_wait or self.is_behind_dead or self.is_paused()
 
     def has_moved(self, before: Instance | None) -> bool:
-        """Whether an event that was early at `before` may be due, or too late, now."""
+        """Whether an event that was early at `before` may be due, or too late, now: a step opens, ends or waits."""
         after = self.instance
         if before is None or after is None:
             return before is not after
-        return before.status is not after.status or before.progress.active.keys() != after.progress.active.keys()
+        return before.status is not after.status or before.progress.active != after.progress.active
 
     def decide(self, given_input: Input) -> Decision:
         if self._write_error is not None:
