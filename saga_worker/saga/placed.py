@@ -25,7 +25,8 @@ from saga_worker.saga.messages import Event, wire_types
 from saga_worker.saga.messages import decode as decode_message
 from saga_worker.saga.own_work import ActivityContext, ActivityPolicy, ActivityStep, O
 from saga_worker.saga.retry import Retry, Undo
-from saga_worker.saga.source import checked_name, local_names, where, where_called
+from saga_worker.saga.source import check_handler, checked_name, local_names, where_called
+from saga_worker.saga.source import where as place_of
 from saga_worker.saga.steps import UNDO_RETRY, Arm, E, S, checked_bound, checked_event
 
 InputMap: TypeAlias = Callable[..., "BaseModel | dict[str, Any]"]
@@ -79,10 +80,16 @@ class PlacedStep(ActivityStep[S, O], Generic[S, I, O]):
             self.undo_work = activity.compensate  # type: ignore[assignment]  # called by `call` only
 
     def resumes_on(
-        self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None
-    ) -> Self:
-        """An event that this activity may wait for. It may come early, also while an entry runs; options as in `on`."""
+        self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None,
+        where: Callable[[S, E], bool] | None = None,
+    ) -> Self:  # fmt: skip
+        """An event that this activity may wait for. It may come early, also while an entry runs.
+
+        The options are those of an arm of a wait.
+        """
         source = where_called()
+        if where is not None:
+            check_handler(where, "state", "event")
         if not self.activity.execute_shape.may_wait:
             raise DefinitionError(
                 f"{source}: step {self.id} never waits; let its execute return {self.result_model.__name__} | WaitFor."
@@ -91,7 +98,7 @@ class PlacedStep(ActivityStep[S, O], Generic[S, I, O]):
         path = record_key(model, key, source=source)
         self._number(model, sequence, source)
         for wire_type in wire_types(model):
-            self._add_arm(wire_type, Arm(self.id, model, key, path.pointer, path.kind, None, source))
+            self._add_arm(wire_type, Arm(self.id, model, key, path.pointer, path.kind, None, source, where))
             self.resuming[wire_type] = model
         return self
 
@@ -130,7 +137,7 @@ class PlacedStep(ActivityStep[S, O], Generic[S, I, O]):
     def undo(self, work: Callable[..., Awaitable[None]], /) -> NoReturn:
         """Refused: what takes a reusable activity back belongs to it."""
         raise DefinitionError(
-            f"{where(work)}: step {self.id} is a reusable activity; take it back in its compensate, or in a function"
+            f"{place_of(work)}: step {self.id} is a reusable activity; take it back in its compensate, or in a function"
             " marked @the_activity.undo."
         )
 

@@ -18,6 +18,7 @@ from saga_worker.saga.decide import event, forward, local, operator, reply, resu
 from saga_worker.saga.decide.next import (
     Begin,
     EnterAgain,
+    Fail,
     Finish,
     Leave,
     Next,
@@ -143,6 +144,8 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
             undo.begin(draft, reason)
         case Finish(reason):
             forward.complete(draft, reason)
+        case Fail(reason):
+            forward.fail(draft, reason)
         case RollBack(to, reason):
             return _gone_on(draft, undo.roll_back(draft, to, reason), Applied(reason))
         case Proceed(reason):
