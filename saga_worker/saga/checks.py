@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from saga_worker.saga import upgrade
 from saga_worker.saga.flow import Flow, before_pivots, inner_savepoints, leaves, loops, may_lose
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.placed import PlacedStep
@@ -40,6 +41,7 @@ def problems(saga: Saga[Any]) -> Iterator[str]:
             case _:
                 pass
     yield from _missing_undos(saga, saga.flow_root)
+    yield from upgrade.problems(saga)
 
 
 def hints(saga: Saga[Any]) -> Iterator[str]:

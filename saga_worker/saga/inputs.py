@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.retry import Verdict
+from saga_worker.saga.trace import Trace
 
 
 class EventArrived(Struct, frozen=True):
@@ -24,6 +25,7 @@ class EventArrived(Struct, frozen=True):
     key: str
     body: bytes
     source: str = ""
+    trace: Trace | None = None
 
 
 class ReplyArrived(Struct, frozen=True):
@@ -32,6 +34,7 @@ class ReplyArrived(Struct, frozen=True):
     seq: int
     type: str
     body: bytes
+    trace: Trace | None = None
 
 
 class TimerFired(Struct, frozen=True):
@@ -92,6 +95,7 @@ class Given(Struct, frozen=True):
     replies_are_in: bool = True  # False: queued replies may not be stored yet, so no reply time-out fires
     watch: timedelta = timedelta(days=14)  # how long an unknown fate is watched before somebody must look
     crashes: int = 3  # how many workers a timer or a local step may kill, alone, before somebody must look
+    begins_traces: bool = False  # a saga whose start has no trace begins one
 
 
 class SendCommand(Struct, frozen=True):
@@ -104,6 +108,7 @@ class SendCommand(Struct, frozen=True):
     body: bytes
     deadline: datetime | None
     undoes: int | None = None
+    trace: Trace | None = None
 
 
 class PublishEvent(Struct, frozen=True):
@@ -111,6 +116,7 @@ class PublishEvent(Struct, frozen=True):
     step: str
     type: str
     body: bytes
+    trace: Trace | None = None
 
 
 class RunActivity(Struct, frozen=True):
@@ -125,6 +131,7 @@ class RunActivity(Struct, frozen=True):
     run: int
     timeout: timedelta
     undoes: int | None = None
+    trace: Trace | None = None
 
 
 class CancelActivity(Struct, frozen=True):

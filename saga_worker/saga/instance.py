@@ -15,6 +15,7 @@ from uuid import UUID
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder, Encoder
 
+from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status
 
 
@@ -118,6 +119,7 @@ class Progress(Struct, frozen=True):
     rounds: dict[str, Round] = field(default_factory=dict)  # of loops that are past their first
     withdrawn: tuple[int, ...] = ()  # commands that are taken back while the saga goes on
     savepoints: dict[str, Mark] = field(default_factory=dict)  # those that were passed
+    trace: Trace | UnsetType = UNSET  # not written without one
     # By seq, as long as somebody may ask for it. Not even a name in the row of a saga without such activities.
     recorded: dict[int, Recorded] | UnsetType = UNSET
 

@@ -90,6 +90,12 @@ class SagaTest(Generic[S]):
 
     # -- what happens ---------------------------------------------------------------------------------------------
 
+    def deploy(self, *versions: Saga[Any]) -> SagaTest[Any]:
+        """A release with these versions of the saga, and no others: upgrades run with the next input."""
+        self.one.deploy(*versions)
+        self.saga = self.one.saga
+        return self
+
     def given(self, *events: Event) -> Self:
         """These events arrive, and each of them has to be applied."""
         for event in events:
@@ -206,7 +212,9 @@ class SagaTest(Generic[S]):
         """The author's state as it is stored."""
         if self.one.instance is None:
             self._fail("the saga has not started, so it has no state")
-        model: type[S] = self.saga.state_model
+        instance = self.one.instance
+        version = self.one.registry.find(instance.definition, instance.definition_version) or self.saga
+        model: type[S] = version.state_model
         return model.model_validate_json(self.one.instance.state, by_name=True, by_alias=False)
 
     @property
@@ -330,7 +338,7 @@ class SagaTest(Generic[S]):
         return found
 
     def _activity_step(self, effect: RunActivity) -> ActivityStep[Any, Any]:
-        step = self.saga.steps[effect.step]
+        step = self.one.made_by[effect.seq].steps[effect.step]
         assert isinstance(step, ActivityStep)
         return step
 
@@ -405,7 +413,7 @@ class SagaTest(Generic[S]):
         return (self.sent if kind is Command else self.published)[self._expected[kind] :]
 
     def _model(self, effect: SendCommand | PublishEvent) -> Message:
-        step = self.saga.steps[effect.step]
+        step = self.one.made_by[effect.seq].steps[effect.step]
         model: type[Message] | None
         match step:
             case CommandOf():
