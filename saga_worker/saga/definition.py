@@ -278,8 +278,9 @@ class Saga(Generic[S]):
         """
         given = Bounds(timeout=timeout, retry=retry, undo=undo, undo_timeout=undo_timeout, undo_retry=undo_retry)
         step: PlacedStep[S, I, O] = place(
-            work, input, given, state_model=self.state_model, name=name, after=after, source=where_called()
-        )
+            work, input, given, state_model=self.state_model, name=name, after=after, source=where_called(),
+            add_arm=self._add_arm, number=self._number,
+        )  # fmt: skip
         self._add(step)
         self.reads_outputs = self.reads_outputs or step.takes_outputs
         if result is not None:
