@@ -20,7 +20,9 @@ __all__ = [
     "Event",
     "KeyKind",
     "Message",
+    "OnExhausted",
     "OnTimeout",
+    "OnUndoFailed",
     "Outputs",
     "Query",
     "Rejected",
@@ -60,7 +62,17 @@ if TYPE_CHECKING:
     from saga_worker.saga.own_work import ActivityContext, ActivityFailed
     from saga_worker.saga.placed import Outputs
     from saga_worker.saga.queries import Query
-    from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Rollback, Undo, Verdict
+    from saga_worker.saga.retry import (
+        Compensate,
+        Complete,
+        OnExhausted,
+        OnTimeout,
+        OnUndoFailed,
+        Retry,
+        Rollback,
+        Undo,
+        Verdict,
+    )
     from saga_worker.saga.routing import KeyKind
     from saga_worker.saga.steps import Step
     from saga_worker.saga.terminal import (
@@ -81,7 +93,17 @@ else:
         "own_work": ("ActivityContext", "ActivityFailed"),
         "placed": ("Outputs",),
         "queries": ("Query",),
-        "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Rollback", "Undo", "Verdict"),
+        "retry": (
+            "Compensate",
+            "Complete",
+            "OnExhausted",
+            "OnTimeout",
+            "OnUndoFailed",
+            "Retry",
+            "Rollback",
+            "Undo",
+            "Verdict",
+        ),
         "routing": ("KeyKind",),
         "steps": ("Step",),
         "terminal": (

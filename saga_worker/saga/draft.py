@@ -69,6 +69,7 @@ REJECTED_AFTER_PIVOT: Final = "rejected_after_pivot"
 LOCAL_FAILED: Final = "local_failed"
 WAIT_EXPIRED: Final = "wait_expired"
 ROUNDS_EXHAUSTED: Final = "rounds_exhausted"
+ROLLBACKS_EXHAUSTED: Final = "rollbacks_exhausted"
 DEADLINE_PASSED: Final = "deadline_passed"
 UNDO_FAILED: Final = "undo_failed"
 UNSETTLED_EXPIRED: Final = "unsettled_expired"
@@ -78,7 +79,7 @@ SEQUENCE_GAP: Final = "sequence_gap"
 TIMER_FAILED: Final = "timer_failed"  # with the name of the timer and the error
 # Moot when the saga leaves the flow.
 OF_A_STEP: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED)
-OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED)
+OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED, ROLLBACKS_EXHAUSTED)
 OF_MESSAGES: Final = (UNDELIVERABLE, "dead_letter")  # true of whatever was stored, whatever becomes of the saga
 
 NOT_OPEN: Final = 0  # in place of the seq of an open step
@@ -429,6 +430,15 @@ class Draft:
         return any(f"{kind}:{record.seq}" in self.timers for kind in (TIMEOUT, RESEND, LOCAL))
 
     @property
+    def stands_still(self) -> bool:
+        """As `Instance.stands_still`."""
+        return self.status is Status.PAUSED or (self.status is Status.FAILED and bool(self.active))
+
+    def may_repeat(self, record: CommandRecord) -> bool:
+        """Whether it may be sent or run again although it may have worked."""
+        return self.step(record).repeats.of(is_undo=record.kind is CommandKind.UNDO)
+
+    @property
     def past_pivot(self) -> bool:
         """The pivot's command is out (a rejection would still bring us back), or the pivot is over: only forward."""
         pivots = self.saga.flow_root.pivots
@@ -558,7 +568,7 @@ class Draft:
 
         What a failed saga leaves behind is left by decision, and nobody waits to hear of it.
         """
-        if self.status is Status.FAILED:
+        if self.status is Status.FAILED and not self.active:
             return 0
         is_over = self.status is Status.COMPENSATED
         standing = [

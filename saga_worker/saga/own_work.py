@@ -16,7 +16,18 @@ from pydantic import BaseModel
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.retry import Retry, Undo, Verdict
 from saga_worker.saga.source import check_coroutine, check_handler, returned_class, step_name, where
-from saga_worker.saga.steps import CommandOf, EmitStep, S, SavepointStep, SleepStep, Step, WaitStep, refuse_second
+from saga_worker.saga.steps import (
+    REPEATABLE,
+    CommandOf,
+    EmitStep,
+    Repeats,
+    S,
+    SavepointStep,
+    SleepStep,
+    Step,
+    WaitStep,
+    refuse_second,
+)
 from saga_worker.saga.terminal import ErrorMapper
 
 if TYPE_CHECKING:
@@ -76,6 +87,7 @@ class ActivityPolicy:
     terminal: tuple[type[Exception], ...]
     as_terminal: ErrorMapper | None
     concurrency: int | None
+    repeats: Repeats = REPEATABLE
 
 
 class ActivityStep(Step[S], Generic[S, O]):
@@ -94,6 +106,7 @@ class ActivityStep(Step[S], Generic[S, O]):
         self.undo_mode: Final = policy.undo_mode
         self.undo_timeout: Final = policy.undo_timeout
         self.undo_retry: Final = policy.undo_retry
+        self.repeats: Final = policy.repeats
         self.terminal: Final = policy.terminal
         self.as_terminal: Final = policy.as_terminal
         self.concurrency: Final = policy.concurrency
@@ -158,6 +171,7 @@ class LocalStep(Step[S], Generic[S]):
         self.as_terminal: Final = as_terminal
         self.undo_mode: Final = undo_mode
         self.undo_retry: Final = retry
+        self.repeats: Final = REPEATABLE  # what an attempt did is rolled back, unless it was the one that counts
         self.undo_work: Callable[[S, AsyncSession], Awaitable[None]] | None = None
 
     @property

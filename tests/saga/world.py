@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from saga_worker import Retry, Saga, days, seconds
+from saga_worker import OnUndoFailed, Retry, Saga, days, seconds
 from saga_worker.saga.changes import JournalRow, SagaChange
 from saga_worker.saga.draft import AFRESH
 from saga_worker.saga.fold import NOT_NOW, Limits
@@ -218,7 +218,7 @@ class World(OneSaga):
 
     def _check_reason_to_move(self, instance: Instance) -> None:
         """I8, for every open step and every effect that has to be taken back. A paused saga waits for its operator."""
-        if instance.status is Status.PAUSED:
+        if instance.stands_still:
             return
         timers, attention = instance.progress.timers, instance.progress.attention
         for step_id, seq in instance.progress.active.items():
@@ -240,18 +240,22 @@ class World(OneSaga):
         for record in going_back:
             tried = any(c.undoes == record.seq for c in instance.progress.commands.values())
             is_fresh = not tried or instance.progress.undo_failures.get(record.seq) == AFRESH
-            waits_its_turn = is_fresh and any(not self.are_apart(record, other) for other in trying)
+            before = trying
+            if self.saga.on_undo_failed is OnUndoFailed.STOP:
+                before = [c for c in going_back if c.seq > record.seq or c in trying]
+            waits_its_turn = is_fresh and any(not self.are_apart(record, other) for other in before)
             in_hand = self.is_undone_soon(instance, record) or waits_its_turn
             assert in_hand or f"undo_failed: {record.step}" in attention, f"nobody takes back {record}"
         for record in instance.progress.commands.values():
-            if record.fate is Fate.UNKNOWN and self.command_step(record).undo_mode is Undo.STRICT:
+            is_unknown = record.fate is Fate.UNKNOWN and not record.undone
+            if is_unknown and self.command_step(record).undo_mode is Undo.STRICT:
                 assert f"watch:{record.seq}" in timers or f"unsettled_expired: {record.step}" in attention
 
     def _check_ends(self, instance: Instance) -> None:
         progress = instance.progress
         assert instance.attention == ("; ".join(progress.attention) or None)
         assert ("dead_letter" in progress.attention) is self.is_behind_dead()
-        if instance.status is Status.PAUSED:
+        if instance.stands_still:
             return
         if instance.status.is_final or instance.status is Status.COMPENSATING:
             assert progress.active == {}
@@ -309,7 +313,7 @@ class World(OneSaga):
         return row.role is not Role.OPERATOR and is_never_early and is_after_start and row.id not in self.out_of_turn
 
     def is_blocked(self) -> bool:
-        return self.is_behind_dead() or (self.instance is not None and self.instance.status is Status.PAUSED)
+        return self.is_behind_dead() or (self.instance is not None and self.instance.stands_still)
 
     def is_behind_dead(self) -> bool:
         dead = self.in_state(RowState.DEAD)
@@ -379,7 +383,8 @@ class World(OneSaga):
         waiting = self.in_state(RowState.READY, RowState.HELD)
         if self.instance is None:
             return not waiting
-        is_at_rest = self.instance.status.is_final and self.instance.unsettled == 0 and not self.instance.attention
+        is_final = self.instance.status.is_final and not self.instance.stands_still
+        is_at_rest = is_final and self.instance.unsettled == 0 and not self.instance.attention
         return is_at_rest and not waiting
 
     def _help(self) -> None:

@@ -144,8 +144,10 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
             return _gone_on(draft, forward.open_again(draft, step_id))
         case EnterAgain(step_id, event_taken):
             forward.enter_again(draft, step_id, event_taken)
-        case Undo(reason):
+        case Undo(reason) if draft.saga.compensate:
             undo.begin(draft, reason)
+        case Undo(reason):
+            forward.stand_failed(draft, reason)
         case Finish(reason):
             forward.complete(draft, reason)
         case Fail(reason):

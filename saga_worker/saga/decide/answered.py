@@ -164,9 +164,11 @@ def _given_up(draft: Draft, record: CommandRecord, said: Said) -> Next:
     """An activity has no attempt left, and it may have worked."""
     if not draft.is_awaited(record):
         return Stay(LATE)
-    if not draft.past_pivot:
+    if not draft.past_pivot and draft.saga.compensate:
         return Undo(said.why)
     draft.give_up(record)
+    if not draft.past_pivot:
+        return Undo(said.why)
     draft.attend(NO_ANSWER, record.step)
     return Stay()
 

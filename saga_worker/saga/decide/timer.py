@@ -75,7 +75,7 @@ def _no_answer(draft: Draft, seq: int, timer: Timer) -> Next:
         return Postponed()
     step = draft.command_step(record)
     retry = step.retry if record.kind is CommandKind.FORWARD else step.undo_retry
-    delay = retry.delay(record.attempts, draft.given.jitter)
+    delay = retry.delay(record.attempts, draft.given.jitter) if draft.may_repeat(record) else None
     match then := draft.answer(record, Answer.EXHAUSTED if delay is None else Answer.SILENCE):
         case Then.RESEND:
             assert delay is not None
