@@ -102,6 +102,8 @@ class Progress(Struct, frozen=True):
     withdrawn: tuple[int, ...] = ()  # commands that are taken back while the saga goes on
     savepoints: dict[str, Mark] = field(default_factory=dict)  # those that were passed
     trace: Trace | UnsetType = UNSET  # not written without one
+    # The last number of the runs of this key before this one. Absent from the row of a first run.
+    since: int | UnsetType = UNSET
     # By seq, as long as somebody may ask for it. Not even a name in the row of a saga without such activities.
     recorded: dict[int, Recorded] | UnsetType = UNSET
 

@@ -17,14 +17,17 @@ from saga_worker.saga.decide.answered import Said
 from saga_worker.saga.decide.next import Next
 from saga_worker.saga.draft import Draft, is_undone_at_once
 from saga_worker.saga.errors import PoisonMessage
-from saga_worker.saga.inputs import ACTIVITY_DONE, ACTIVITY_FAILED, OUTCOMES, ActivityResult
+from saga_worker.saga.inputs import ACTIVITY_DONE, ACTIVITY_FAILED, OUTCOMES, ActivityResult, Ignored
 from saga_worker.saga.instance import CommandKind, CommandRecord
 from saga_worker.saga.own_work import ActivityFailed, ActivityStep
+from saga_worker.saga.second_start import EARLIER_RUN
 
 
 def apply(draft: Draft, result: ActivityResult) -> Next:
     """What `result` does; raises PoisonMessage when it cannot be that of an activity of this saga."""
     record = draft.commands.get(result.seq)
+    if record is None and draft.is_of_earlier_run(result.seq):
+        return Ignored(EARLIER_RUN)
     step = draft.step(record) if record is not None else None
     if record is None or not isinstance(step, ActivityStep) or result.outcome not in OUTCOMES:
         raise PoisonMessage("unknown_activity", f"Number {result.seq} of this saga is no activity.")
