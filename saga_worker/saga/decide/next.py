@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.inputs import EventArrived, Ignored, Parked, Postponed, Refused
+from saga_worker.saga.instance import Taken
 from saga_worker.saga.retry import Compensate, Complete, Rollback, Verdict
 
 
@@ -38,6 +39,13 @@ class OpenAgain(Struct, frozen=True):
     """Send this step's command under a new id."""
 
     step_id: str
+
+
+class EnterAgain(Struct, frozen=True):
+    """An activity has waited for this event: enter it again."""
+
+    step_id: str
+    event: Taken
 
 
 class Undo(Struct, frozen=True):
@@ -83,6 +91,7 @@ Next = (
     | StartOver
     | Leave
     | OpenAgain
+    | EnterAgain
     | Undo
     | RollBack
     | Finish
