@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ActivityContext",
     "ActivityFailed",
+    "ChildFailed",
     "Command",
     "Compensate",
     "Complete",
@@ -25,6 +26,7 @@ __all__ = [
     "Rollback",
     "Saga",
     "Step",
+    "Tally",
     "TerminalError",
     "Undo",
     "UndoOf",
@@ -46,6 +48,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from saga_worker.saga.children import ChildFailed, Tally
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
     from saga_worker.saga.errors import DefinitionError, TerminalError
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     )
 else:
     _HOMES = {
+        "children": ("ChildFailed", "Tally"),
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),
         "errors": ("DefinitionError", "TerminalError"),

@@ -15,6 +15,8 @@ from typing import Any, Final
 from msgspec.structs import replace
 from pydantic import BaseModel
 
+from saga_worker.saga import family
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.commands import Answer, Then, follow
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.inputs import (
@@ -29,9 +31,19 @@ from saga_worker.saga.inputs import (
     RunActivity,
     SendCommand,
 )
-from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Mark, Progress, Round, Timer
+from saga_worker.saga.instance import (
+    CommandKind,
+    CommandRecord,
+    Fate,
+    Instance,
+    Items,
+    Mark,
+    Progress,
+    Round,
+    Timer,
+)
 from saga_worker.saga.messages import Event, Message, encode
-from saga_worker.saga.own_work import ActivityStep, Answered, LocalStep
+from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalStep
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.transitions import Status, move
@@ -47,6 +59,7 @@ EVERY: Final = "every"
 SLEEP: Final = "sleep"
 DEADLINE: Final = "deadline"
 LOCAL: Final = "local"  # a local step is to be run
+JOINED: Final = "joined"  # a `for_each` without items is over
 
 # Attention entries are "<reason>: <step, destination or timer>"; `deadline_passed` stands alone.
 NO_ANSWER: Final = "no_answer"
@@ -54,6 +67,7 @@ REJECTED_AFTER_PIVOT: Final = "rejected_after_pivot"
 LOCAL_FAILED: Final = "local_failed"
 WAIT_EXPIRED: Final = "wait_expired"
 ROUNDS_EXHAUSTED: Final = "rounds_exhausted"
+ITEMS_FAILED: Final = "items_failed"  # more than may, past the pivot
 DEADLINE_PASSED: Final = "deadline_passed"
 UNDO_FAILED: Final = "undo_failed"
 UNSETTLED_EXPIRED: Final = "unsettled_expired"
@@ -68,7 +82,7 @@ OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED)
 AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
 
 _APPLIED: Final = Applied()
-_ANSWERED: Final = (CommandOf, ActivityStep, LocalStep)
+_ANSWERED: Final = (CommandOf, ActivityStep, LocalStep, SubsagaStep, EachStep)
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an escaped NUL, not an escaped backslash before "u0000"
 
 
@@ -96,6 +110,8 @@ class Draft:
         self.rounds: Mapping[str, Round] = progress.rounds
         self.withdrawn = frozenset(progress.withdrawn)
         self.savepoints: Mapping[str, Mark] = progress.savepoints
+        self.items: Mapping[int, Items] = progress.items
+        self.parent = progress.parent
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
         self.near: Callable[..., Any] | str | None = None  # what of the author's was run last: a function, or a place
@@ -165,8 +181,10 @@ class Draft:
         self._emit_command(record, timeout)
         return self.seq
 
-    def work(self, step: ActivityStep[Any, Any] | LocalStep[Any], *, undoes: int | None = None) -> int:
-        """Commit to running an activity or a local step, or with `undoes` what takes it back."""
+    def work(
+        self, step: ActivityStep[Any, Any] | LocalStep[Any] | Children, *, undoes: int | None = None
+    ) -> int:  # fmt: skip
+        """Commit to an activity, a local step or children, or with `undoes` to what takes them back."""
         self.seq += 1
         kind = CommandKind.FORWARD if undoes is None else CommandKind.UNDO
         record = CommandRecord(
@@ -187,15 +205,30 @@ class Draft:
         else:
             self._start_work(record, step)
 
-    def _start_work(self, record: CommandRecord, step: ActivityStep[Any, Any] | LocalStep[Any]) -> None:
+    def _start_work(self, record: CommandRecord, step: ActivityStep[Any, Any] | LocalStep[Any] | Children) -> None:
         if isinstance(step, LocalStep):
             self.arm(f"{LOCAL}:{record.seq}", timedelta(0))
+            return
+        if isinstance(step, SubsagaStep | EachStep):
+            self._start_children(record, step)
             return
         timeout = step.timeout if record.undoes is None else step.undo_timeout
         self.effects.append(RunActivity(record.seq, step.id, self.state_bytes, record.attempts, timeout, record.undoes))
 
+    def _start_children(self, record: CommandRecord, step: Children) -> None:
+        """Asked for again, a child is what it was: only the time for it begins anew."""
+        if record.undoes is not None:
+            family.take_back(self, record, step)
+            return
+        if step.timeout is not None:
+            self.arm(f"{TIMEOUT}:{record.seq}", step.timeout)
+        if record.attempts == 1:
+            family.start(self, record, step)
+            if isinstance(step, EachStep) and self.items[record.seq].total == 0:
+                self.arm(f"{JOINED}:{record.seq}", timedelta(0))
+
     def give_up(self, record: CommandRecord) -> None:
-        """The activity has no attempt left, and waits for an operator or for the saga to turn back."""
+        """The activity has no attempt left (or a child no time), and waits for an operator or for the saga to turn back."""
         if self.commands[record.seq].fate is Fate.SENT:
             self.commands[record.seq] = replace(self.commands[record.seq], is_given_up=True)
 
@@ -251,7 +284,7 @@ class Draft:
         fate, then = follow(record.kind, record.fate, answer)
         if fate is not record.fate:
             self.commands[record.seq] = replace(record, fate=fate, body=None)
-            for kind in (TIMEOUT, RESEND, WATCH, LOCAL):
+            for kind in (TIMEOUT, RESEND, WATCH, LOCAL, JOINED):
                 self.timers.pop(f"{kind}:{record.seq}", None)
             forward = record.kind is CommandKind.FORWARD
             self.lift(record.step, *((NO_ANSWER, LOCAL_FAILED, UNSETTLED_EXPIRED) if forward else (UNDO_FAILED,)))
@@ -293,7 +326,7 @@ class Draft:
 
     def is_under_way(self, record: CommandRecord) -> bool:
         """Its time-out, its next copy or its next attempt is ahead: it does not wait for an operator."""
-        if isinstance(self.step(record), ActivityStep):
+        if isinstance(self.step(record), ActivityStep | SubsagaStep | EachStep):
             return not record.is_given_up
         return any(f"{kind}:{record.seq}" in self.timers for kind in (TIMEOUT, RESEND, LOCAL))
 
@@ -380,13 +413,15 @@ class Draft:
         if self.saga.flow_root.has_loops:
             self._list_again()
         now, before = self.given.now, self.instance
+        if self.status.is_final and (self.is_new or not before.status.is_final):
+            family.tell_end(self, self.status)
         move(None if self.is_new else before.status, self.status)
         outcome = outcome or _APPLIED
         progress = Progress(
             active=self.active, commands=self.commands, timers=self.timers, epoch=self.epoch,
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
-            savepoints=dict(self.savepoints),
+            savepoints=dict(self.savepoints), items=dict(self.items), parent=self.parent,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,

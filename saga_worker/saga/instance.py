@@ -79,6 +79,30 @@ class Mark(Struct, frozen=True, array_like=True):
     used: int = 0
 
 
+class Parent(Struct, frozen=True, array_like=True):
+    """Who has started this saga as a child, and what it waits for: the ids to answer to."""
+
+    definition: str
+    id: str  # of the message that started it
+    asked: str | None = None  # of the one that wants it to be taken back
+
+
+class Items(Struct, frozen=True, array_like=True):
+    """How far the children of one `for_each` are: those that were started, and of them those that have ended.
+
+    With `undo`, the number of the undo, also how many were asked to go back and have answered.
+    """
+
+    total: int
+    started: int
+    done: int = 0
+    failed: int = 0
+    undo: int = 0
+    asked: int = 0
+    undone: int = 0
+    refused: int = 0
+
+
 class Progress(Struct, frozen=True):
     """How far a saga has come. Treated as immutable: every change makes a new one."""
 
@@ -93,6 +117,8 @@ class Progress(Struct, frozen=True):
     rounds: dict[str, Round] = field(default_factory=dict)  # of loops that are past their first
     withdrawn: tuple[int, ...] = ()  # commands that are taken back while the saga goes on
     savepoints: dict[str, Mark] = field(default_factory=dict)  # those that were passed
+    items: dict[int, Items] = field(default_factory=dict)  # seq of a `for_each` -> its children
+    parent: Parent | None = None
 
 
 class Instance(Struct, frozen=True):
