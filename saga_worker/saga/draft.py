@@ -228,7 +228,7 @@ class Draft:
                 self.arm(f"{JOINED}:{record.seq}", timedelta(0))
 
     def give_up(self, record: CommandRecord) -> None:
-        """The activity has no attempt left (or a child no time), and waits for an operator or for the saga to turn back."""
+        """No attempt is left (or a child has no time): it waits for an operator, or for the saga to turn back."""
         if self.commands[record.seq].fate is Fate.SENT:
             self.commands[record.seq] = replace(self.commands[record.seq], is_given_up=True)
 

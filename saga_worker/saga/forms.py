@@ -184,6 +184,6 @@ def refuse_pivots(steps: tuple[Step[S], ...], place: str, source: str) -> None:
 def unknown_node(step: Step[Any]) -> DefinitionError:
     """What to say of something that a flow cannot hold."""
     return DefinitionError(
-        f"{type(step).__name__} has no place in a flow; use commands, activities, local steps, sub-sagas, for_each, waits,"
-        " sleeps, emits, when, choice, parallel, repeat_until and pivot."
+        f"{type(step).__name__} has no place in a flow; use commands, activities, local steps, sub-sagas, for_each,"
+        " waits, sleeps, emits, when, choice, parallel, repeat_until and pivot."
     )

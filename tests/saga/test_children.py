@@ -308,9 +308,7 @@ def child_of(**options: Any) -> Saga[Booking]:
 def test_a_child_without_any_bound_is_refused() -> None:
     parent = _parent_of(child_of())
 
-    with pytest.raises(
-        DefinitionError, match=r"step only may last for ever; give it a timeout"
-    ):
+    with pytest.raises(DefinitionError, match=r"step only may last for ever; give it a timeout"):
         parent.check()
 
 

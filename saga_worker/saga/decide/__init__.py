@@ -118,7 +118,7 @@ def _decide_new(saga: Saga[Any], given_input: Input, given: Given) -> Decision:
             return _carry_out(draft, Begin())
         case ReplyArrived():
             raise PoisonMessage("unknown_command", "The reply names a saga that does not exist.")
-        case ParentAsked(type=START):
+        case ParentAsked() if given_input.type == START:
             draft = Draft(saga, _blank(saga, given_input.key, given), given, is_new=True)
             draft.parent = child.parent_of(given_input)
             draft.start(child.first_state(saga, given_input))
