@@ -188,8 +188,8 @@ class Activities:
         seconds = (step.undo_timeout if is_undo else step.timeout).total_seconds()
         alarm = asyncio.get_running_loop().call_later(seconds, running.time_out)
         try:
-            state = saga.state_model.__pydantic_validator__.validate_json(attempt.input, by_name=True, by_alias=False)
-            return Ended(attempt, value=await _call(step, state, _context(attempt), is_undo=is_undo))
+            call = step.call(attempt.input, saga.state_model, _context(attempt), is_undo=is_undo)
+            return Ended(attempt, value=_stored(step, await call, is_undo=is_undo))
         except asyncio.CancelledError:
             if running.was_stopped or not running.is_late:
                 raise
@@ -321,13 +321,10 @@ class Activities:
         return len(found)
 
 
-async def _call(step: ActivityStep[Any, Any], state: Any, context: Context, *, is_undo: bool) -> bytes:
+def _stored(step: ActivityStep[Any, Any], value: object, *, is_undo: bool) -> bytes:
     """The result as it is stored."""
     if is_undo:
-        assert step.undo_work is not None
-        await step.undo_work(state, context)
         return b"{}"
-    value = await step.work(state, context)
     if not isinstance(value, step.result_model):
         raise TypeError(f"the activity {step.id} returned {type(value).__name__}; return {step.result_model.__name__}")
     return value.__pydantic_serializer__.to_json(value, by_alias=False, round_trip=True, warnings=False)

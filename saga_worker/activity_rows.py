@@ -213,7 +213,7 @@ async def _begin(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) ->
     rows = [
         (
             w.saga.ref, w.effect.seq, w.saga.definition, w.saga.definition_version, w.saga.key, w.effect.step,
-            w.effect.timeout.total_seconds(), w.runs_here, w.effect.state,
+            w.effect.timeout.total_seconds(), w.runs_here, w.effect.input,
         )
         for w in wanted
     ]  # fmt: skip
@@ -223,7 +223,7 @@ async def _begin(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) ->
         Attempt(
             id=command_id(w.saga.ref, w.effect.seq), ref=w.saga.ref, seq=w.effect.seq, run=1, undoes=None,
             definition=w.saga.definition, version=w.saga.definition_version, saga_key=w.saga.key, step=w.effect.step,
-            epoch=1, number=1, uncertain=False, deadline=decided_at + w.effect.timeout, input=w.effect.state,
+            epoch=1, number=1, uncertain=False, deadline=decided_at + w.effect.timeout, input=w.effect.input,
         )
         for w in wanted
         if w.runs_here
@@ -235,7 +235,7 @@ async def _insert(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) -
     rows = [
         (
             w.saga.ref, w.effect.seq, w.effect.run, w.effect.undoes, w.saga.definition, w.saga.definition_version,
-            w.saga.key, w.effect.step, w.effect.timeout.total_seconds(), w.effect.state, w.runs_here,
+            w.saga.key, w.effect.step, w.effect.timeout.total_seconds(), w.effect.input, w.runs_here,
         )
         for w in wanted
     ]  # fmt: skip

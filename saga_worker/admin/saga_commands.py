@@ -22,6 +22,7 @@ from saga_worker.admin.options import (
     wait_option,
     why_option,
 )
+from saga_worker.admin.saga_query import query
 
 if TYPE_CHECKING:
     from saga_worker.admin.listing import SagaFilter
@@ -43,7 +44,10 @@ RETRIED_AT_ONCE = 100_000
 
 @click.group(epilog="\b\nExample:\n  saga-worker saga show checkout/4711")
 def saga() -> None:
-    """List, show and retry sagas."""
+    """List, show, ask and retry sagas."""
+
+
+saga.add_command(query)
 
 
 @saga.command("list", epilog="\b\nExample:\n  saga-worker saga list --attention --definition checkout")
@@ -142,6 +146,7 @@ async def read_facts(connection: Connection, name: str) -> Facts | None:
         journal=_dicts(await connection.fetch("admin_saga_journal", row["saga_id"], JOURNAL_ROWS)),
         inbox=[] if earlier else _dicts(await connection.fetch("admin_saga_rows", row["ref"])),
         outbox=[] if earlier else _dicts(await connection.fetch("admin_saga_outbox", row["ref"])),
+        children=[] if earlier else _dicts(await connection.fetch("admin_saga_children", row["ref"])),
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.flow import Flow, before_pivots, inner_savepoints, leaves, loops, may_be_undone, may_lose
 from saga_worker.saga.own_work import ActivityStep, LocalStep
+from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.routing import KeyKind
 from saga_worker.saga.steps import CommandOf, WaitStep
@@ -57,7 +58,7 @@ def hints(saga: Saga[Any]) -> Iterator[str]:
         ):
             yield (
                 f"{step.source}: saga {saga.name}: step {step.id} has no undo, so what it did stands when the saga"
-                f" compensates; declare @{step.id}.undo, or undo=Undo.NONE if that is meant."
+                f" compensates; {_undo_of(step)}, or undo=Undo.NONE if that is meant."
             )
 
 
@@ -134,7 +135,7 @@ def _command(saga: Saga[Any], step: CommandOf[Any, Any]) -> Iterator[str]:
 
 
 def _activity(saga: Saga[Any], step: ActivityStep[Any, Any]) -> Iterator[str]:
-    if step.on_reply is None and step.result_model.model_fields:
+    if step.on_reply is None and step.result_model.model_fields and not isinstance(step, PlacedStep):
         yield (
             f"{step.source}: saga {saga.name}: step {step.id} does not handle its result "
             f"{step.result_model.__name__}; declare a handler with @{step.id}.result."
@@ -177,6 +178,13 @@ def _missing_undos(saga: Saga[Any], root: Flow[Any]) -> Iterator[str]:
         ):
             when = "before the pivot" if step.id in undone else "when its branch loses the join"
             yield (
-                f"{step.source}: saga {saga.name}: step {step.id} may have to be undone {when}; declare "
-                f"@{step.id}.undo, or undo=Undo.NONE if there is nothing to take back."
+                f"{step.source}: saga {saga.name}: step {step.id} may have to be undone {when}; {_undo_of(step)}, or"
+                " undo=Undo.NONE if there is nothing to take back."
             )
+
+
+def _undo_of(step: CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any]) -> str:
+    """Where its undo is declared."""
+    if isinstance(step, PlacedStep):
+        return f"give {type(step.activity).__name__} a compensate"
+    return f"declare @{step.id}.undo"

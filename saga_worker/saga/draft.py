@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import Any, Final
 
+from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 from pydantic import BaseModel
 
@@ -39,11 +40,13 @@ from saga_worker.saga.instance import (
     Items,
     Mark,
     Progress,
+    Recorded,
     Round,
     Timer,
 )
 from saga_worker.saga.messages import Event, Message, encode
 from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalStep
+from saga_worker.saga.placed import Outputs, PlacedStep, stored_for_call
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.transitions import Status, move
@@ -110,8 +113,9 @@ class Draft:
         self.rounds: Mapping[str, Round] = progress.rounds
         self.withdrawn = frozenset(progress.withdrawn)
         self.savepoints: Mapping[str, Mark] = progress.savepoints
-        self.items: Mapping[int, Items] = progress.items
-        self.parent = progress.parent
+        self.items: dict[int, Items] = {} if progress.items is UNSET else progress.items  # never changed in place
+        self.parent = None if progress.parent is UNSET else progress.parent
+        self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
         self.near: Callable[..., Any] | str | None = None  # what of the author's was run last: a function, or a place
@@ -191,6 +195,8 @@ class Draft:
             seq=self.seq, step=step.id, kind=kind, fate=Fate.SENT, destination="", type=step.id, body=None,
             undoes=undoes,
         )  # fmt: skip
+        if undoes is None and isinstance(step, PlacedStep):
+            self.recorded[self.seq] = Recorded(step.make_input(self.state, Outputs(self._outputs())))
         self.commands[self.seq] = record
         self._start_work(record, step)
         return self.seq
@@ -213,7 +219,42 @@ class Draft:
             self._start_children(record, step)
             return
         timeout = step.timeout if record.undoes is None else step.undo_timeout
-        self.effects.append(RunActivity(record.seq, step.id, self.state_bytes, record.attempts, timeout, record.undoes))
+        forward = record.seq if record.undoes is None else record.undoes
+        stored = stored_for_call(self.recorded[forward]) if isinstance(step, PlacedStep) else self.state_bytes
+        self.effects.append(RunActivity(record.seq, step.id, stored, record.attempts, timeout, record.undoes))
+
+    # -- what reusable activities have taken and returned -------------------------------------------------------------
+
+    def record_output(self, seq: int, output: bytes) -> None:
+        """What came out, for an undo or a later step."""
+        self.recorded[seq] = replace(self.recorded[seq], output=Raw(output))
+
+    def _outputs(self) -> dict[str, Raw]:
+        """What stands of what was returned, by step: of several the last."""
+        return {
+            self.commands[seq].step: recorded.output
+            for seq, recorded in sorted(self.recorded.items())
+            if recorded.output is not UNSET and self.commands[seq].fate is Fate.DONE and not self.commands[seq].undone
+        }
+
+    def _still_recorded(self) -> dict[int, Recorded] | UnsetType:
+        """What an undo or a later step may still ask for."""
+        if not self.recorded:
+            return UNSET
+        last = {self.commands[seq].step: seq for seq in sorted(self.recorded) if not self.commands[seq].undone}
+        return {seq: r for seq, r in self.recorded.items() if self._is_asked_for(self.commands[seq], last)} or UNSET
+
+    def _is_asked_for(self, record: CommandRecord, last: Mapping[str, int]) -> bool:
+        step = self.step(record)
+        assert isinstance(step, PlacedStep) and self.status is not None
+        if record.undone or record.fate is Fate.REJECTED:
+            return False
+        if step.has_undo and (self.status is not Status.COMPLETED or record.seq in self.withdrawn):
+            return True
+        if self.status is Status.COMPENSATING or self.status.is_final:
+            return False
+        is_read = step.keeps_output or self.saga.reads_outputs
+        return record.fate is Fate.SENT or (is_read and last[record.step] == record.seq)
 
     def _start_children(self, record: CommandRecord, step: Children) -> None:
         """Asked for again, a child is what it was: only the time for it begins anew."""
@@ -421,7 +462,8 @@ class Draft:
             active=self.active, commands=self.commands, timers=self.timers, epoch=self.epoch,
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
-            savepoints=dict(self.savepoints), items=dict(self.items), parent=self.parent,
+            savepoints=dict(self.savepoints), recorded=self._still_recorded(), items=self.items or UNSET,
+            parent=self.parent or UNSET,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,

@@ -39,6 +39,14 @@ class PoisonMessage(SagaWorkerError):
         self.error = error
 
 
+class QueryRefused(SagaWorkerError):
+    """The caller's: there is no such saga or query, or the version that the saga runs by is not loaded here."""
+
+
+class QueryFailed(SagaWorkerError):
+    """The author's: a query raised. The saga does not know that it was asked."""
+
+
 class IllegalTransition(SagaWorkerError):
     """Ours: a decision asked for a status change that the table does not allow. The transaction is rolled back."""
 

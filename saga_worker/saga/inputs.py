@@ -155,11 +155,14 @@ class PublishEvent(Struct, frozen=True):
 
 
 class RunActivity(Struct, frozen=True):
-    """Run an activity, or its undo. `run` counts the times that somebody asked for it, each with all its attempts."""
+    """Run an activity, or its undo. `run` counts the times that somebody asked for it, each with all its attempts.
+
+    `input` is what its step reads: the state of the saga, or what was recorded for an activity with its own input.
+    """
 
     seq: int
     step: str
-    state: bytes
+    input: bytes
     run: int
     timeout: timedelta
     undoes: int | None = None

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from msgspec import Struct, field
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder, Encoder
 
 from saga_worker.saga.transitions import Status
@@ -103,6 +103,13 @@ class Items(Struct, frozen=True, array_like=True):
     refused: int = 0
 
 
+class Recorded(Struct, frozen=True, omit_defaults=True):
+    """What went into an activity with an input of its own, and what came out of it: JSON of its models."""
+
+    input: Raw
+    output: Raw | UnsetType = UNSET
+
+
 class Progress(Struct, frozen=True):
     """How far a saga has come. Treated as immutable: every change makes a new one."""
 
@@ -117,8 +124,10 @@ class Progress(Struct, frozen=True):
     rounds: dict[str, Round] = field(default_factory=dict)  # of loops that are past their first
     withdrawn: tuple[int, ...] = ()  # commands that are taken back while the saga goes on
     savepoints: dict[str, Mark] = field(default_factory=dict)  # those that were passed
-    items: dict[int, Items] = field(default_factory=dict)  # seq of a `for_each` -> its children
-    parent: Parent | None = None
+    # Not even names in the row of a saga that has none of these.
+    recorded: dict[int, Recorded] | UnsetType = UNSET  # by seq, as long as somebody may ask for it
+    items: dict[int, Items] | UnsetType = UNSET  # seq of a `for_each` -> its children
+    parent: Parent | UnsetType = UNSET
 
 
 class Instance(Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from saga_worker.saga.asking import answer
 from saga_worker.saga.children import ChildStep
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits
@@ -44,6 +45,7 @@ from saga_worker.saga.messages import (
     reply_models,
 )
 from saga_worker.saga.own_work import ActivityStep, LocalStep
+from saga_worker.saga.queries import A, Query
 from saga_worker.saga.retry import Verdict
 from saga_worker.saga.routing import canonical_key, child_message_id, command_id
 from saga_worker.saga.rows import InboxRow, Role, RowState
@@ -203,6 +205,12 @@ class SagaTest(Generic[S]):
     def operator(self, command: str, body: bytes = b"{}") -> Self:
         """An operator says something, such as `retry`."""
         return self._deliver(Role.OPERATOR, command, body, f"operator: {command}")
+
+    def ask(self, query: Query[S, A]) -> A:
+        """What the saga answers now; its state is left alone."""
+        if self.one.instance is None:
+            self._fail("the saga has not started, so it answers no query")
+        return answer(query, self.one.instance.state)
 
     def advance(self, by: timedelta) -> Self:
         """Time passes; every timer that becomes due fires, in order."""

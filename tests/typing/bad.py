@@ -21,6 +21,7 @@ from good import (
     hold,
     passport,
     price,
+    progress,
 )
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,6 +39,11 @@ from saga_worker import (
     repeat_until,
     when,
 )
+from saga_worker.testing import SagaTest
+
+
+def wrong_trip() -> Trip:
+    return Trip(trip=UUID(int=1), nights=1)
 
 
 class Parcel(BaseModel):
@@ -159,6 +165,20 @@ booking.sleep("nap", lambda trip: days(trip.nigths))  # error: no such field
 @booking.on(TripWithdrawn, key=lambda e: e.trip)  # error: a verdict is no text
 def withdrawn(trip: Trip, event: TripWithdrawn) -> str:
     return "compensate"
+
+
+@booking.query  # error: another state
+def wrong_query_state(parcel: Parcel) -> Parcel:
+    return parcel
+
+
+@booking.query  # error: an answer is a model
+def wrong_answer(trip: Trip) -> int:
+    return trip.nights
+
+
+SagaTest(parcels).ask(progress)  # error: a question about another saga
+seat: Parcel = progress(wrong_trip())  # error: another answer
 
 
 @booking.emit  # error: the event of another state

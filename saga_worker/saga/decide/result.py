@@ -28,7 +28,10 @@ def apply(draft: Draft, result: ActivityResult) -> Next:
     step = draft.step(record) if record is not None else None
     if record is None or not isinstance(step, ActivityStep) or result.outcome not in OUTCOMES:
         raise PoisonMessage("unknown_activity", f"Number {result.seq} of this saga is no activity.")
-    return answered.apply(draft, record, _read(draft, record, step, result))
+    said = _read(draft, record, step, result)
+    if said.answer is Answer.SUCCESS and result.seq in draft.recorded:
+        draft.record_output(result.seq, result.body)
+    return answered.apply(draft, record, said)
 
 
 def _read(draft: Draft, record: CommandRecord, step: ActivityStep[Any, Any], result: ActivityResult) -> Said:
