@@ -140,12 +140,18 @@ def after(
     return Moved((), lost, now, exhausted)
 
 
-def ahead(root: Flow[Any], active: Iterable[str]) -> frozenset[str]:
-    """The steps that are open or may still be reached, whatever the conditions will say."""
+def ahead(root: Flow[Any], active: Iterable[str], beyond: AbstractSet[str] = frozenset()) -> frozenset[str]:
+    """The steps that are open or may still be reached, whatever the conditions will say.
+
+    Of those in `beyond` only what comes after them counts; in a loop that may be the step itself.
+    """
     reached: frozenset[str] = frozenset()
     for step_id in active:
-        _continuation(root, step_id)
-        reached |= root.reach[step_id]
+        levels = _continuation(root, step_id)
+        if step_id in beyond:
+            reached |= {leaf.id for level in levels for leaf in _again(level)}
+        else:
+            reached |= root.reach[step_id]
     return reached
 
 

@@ -11,6 +11,7 @@ from good import (
     HoldRoom,
     HotelFull,
     PassportMissing,
+    PassportSeen,
     RoomHeld,
     SeatBooked,
     Trip,
@@ -108,6 +109,10 @@ def begin_wrong(event: TripRequested) -> Trip:
 @booking.starts_on(HotelFull, key=lambda e: e.until)  # error: no event
 def begin_by_message(event: HotelFull) -> Trip:
     return begin(TripRequested(trip=UUID(int=1), nights=1))
+
+
+@passport.on(PassportSeen, key=lambda e: e.trip, where=lambda trip, event: event.visa)  # error: no such field
+def seen_with_visa(trip: Trip, event: PassportSeen) -> None: ...
 
 
 @passport.every(days(1), times=2)  # error: a reminder is an event

@@ -181,7 +181,7 @@ def cancel(trip: Trip) -> CancelSeat:
 passport = booking.wait("passport check", timeout=days(2), on_timeout=OnTimeout.CONTINUE)
 
 
-@passport.on(PassportSeen, key=lambda e: e.trip)
+@passport.on(PassportSeen, key=lambda e: e.trip, where=lambda trip, event: event.valid or trip.nights > 1)
 def seen(trip: Trip, event: PassportSeen) -> Verdict:
     return None if event.valid else Complete(f"nothing to book ({event.wire_type})")
 

@@ -78,18 +78,23 @@ def read(entry: Entry, event: EventArrived, saga: Saga[Any]) -> Message:
 def _apply_arm(draft: Draft, event: EventArrived, arms: list[Arm]) -> Next:
     if is_over(draft.status):
         return _over(draft)
+    turned_away: set[str] = set()  # waits that are open, but not for this event
     for arm in arms:
         if arm.step_id in draft.active:
-            verdict = draft.handle(arm.handler, read(arm, event, draft.saga))
+            message = read(arm, event, draft.saga)
+            if arm.where is not None and not draft.test(arm.where, message):
+                turned_away.add(arm.step_id)
+                continue
+            verdict = draft.handle(arm.handler, message)
             following = by_verdict(verdict, Leave(arm.step_id))
             if isinstance(following, BACK) and draft.past_pivot:
                 draft.attend(CANNOT_COMPENSATE, arm.step_id)  # the wait is over, but there is no way back
                 return Leave(arm.step_id)
             return following
-    reachable = flow.ahead(draft.saga.flow_root, draft.active)
+    reachable = flow.ahead(draft.saga.flow_root, draft.active, turned_away)
     if any(arm.step_id in reachable for arm in arms):
         return Parked("not_expected_yet")
-    return Ignored("too_late")
+    return Ignored("filtered" if turned_away else "too_late")
 
 
 def _apply_handler(draft: Draft, event: EventArrived, handler: On) -> Next:

@@ -88,7 +88,12 @@ class WorkingCopy:
         after = self.instance
         if before is None or after is None:
             return before is not after
-        return before.status is not after.status or before.progress.active.keys() != after.progress.active.keys()
+        one, other = before.progress, after.progress
+        return (
+            before.status is not after.status
+            or one.active.keys() != other.active.keys()
+            or one.rounds != other.rounds  # the same wait may be open again
+        )
 
     def decide(self, given_input: Input) -> Decision:
         if self._write_error is not None:
