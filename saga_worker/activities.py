@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
@@ -29,8 +29,9 @@ from saga_worker.saga.errors import LeaseLost
 from saga_worker.saga.own_work import ActivityStep
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.terminal import resolve_terminal_error
+from saga_worker.saga.trace import Trace
 from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
-from saga_worker.telemetry import metrics, stage_failed
+from saga_worker.telemetry import metrics, stage_failed, trace_of_logs
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,11 @@ class Context(Struct, frozen=True):
     attempt: int
     saga_key: str
     deadline: datetime
+    trace: Trace | None = None
+
+    @property
+    def trace_headers(self) -> Mapping[str, str]:
+        return self.trace.headers if self.trace is not None else {}
 
 
 class _Running:
@@ -162,6 +168,8 @@ class Activities:
     async def _run(self, running: _Running) -> None:
         fault_point("activities.begun")
         attempt = running.attempt
+        if attempt.trace is not None:
+            trace_of_logs.set(attempt.trace.id)  # this task's alone
         try:
             ended = await self._attempt(running)
         except asyncio.CancelledError:
@@ -336,7 +344,7 @@ def _labels(ended: Ended) -> tuple[str, str, str]:
 
 
 def _context(attempt: Attempt) -> Context:
-    return Context(attempt.id, attempt.number, attempt.saga_key, attempt.deadline)
+    return Context(attempt.id, attempt.number, attempt.saga_key, attempt.deadline, attempt.trace)
 
 
 def _rest(step: ActivityStep[Any, Any], attempt: Attempt) -> float | None:

@@ -23,6 +23,7 @@ from saga_worker.saga.inputs import ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOS
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.routing import command_id
 from saga_worker.saga.rows import Role, RowState
+from saga_worker.saga.trace import Trace
 from saga_worker.sql import storable
 from saga_worker.sql.connection import Connection
 
@@ -48,6 +49,7 @@ class Attempt(Struct, frozen=True):
     uncertain: bool  # of an earlier attempt nobody knows how it ended
     deadline: datetime
     input: bytes
+    trace: Trace | None = None
 
     @property
     def key(self) -> Key:
@@ -213,7 +215,7 @@ async def _begin(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) ->
     rows = [
         (
             w.saga.ref, w.effect.seq, w.saga.definition, w.saga.definition_version, w.saga.key, w.effect.step,
-            w.effect.timeout.total_seconds(), w.runs_here, w.effect.input,
+            w.effect.timeout.total_seconds(), w.runs_here, w.effect.input, *_columns(w.effect.trace),
         )
         for w in wanted
     ]  # fmt: skip
@@ -224,6 +226,7 @@ async def _begin(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) ->
             id=command_id(w.saga.ref, w.effect.seq), ref=w.saga.ref, seq=w.effect.seq, run=1, undoes=None,
             definition=w.saga.definition, version=w.saga.definition_version, saga_key=w.saga.key, step=w.effect.step,
             epoch=1, number=1, uncertain=False, deadline=decided_at + w.effect.timeout, input=w.effect.input,
+            trace=w.effect.trace,
         )
         for w in wanted
         if w.runs_here
@@ -236,11 +239,16 @@ async def _insert(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) -
         (
             w.saga.ref, w.effect.seq, w.effect.run, w.effect.undoes, w.saga.definition, w.saga.definition_version,
             w.saga.key, w.effect.step, w.effect.timeout.total_seconds(), w.effect.input, w.runs_here,
+            *_columns(w.effect.trace),
         )
         for w in wanted
     ]  # fmt: skip
     stored = await conn.fetch("activity_insert", *zip(*rows, strict=True), worker_id)
     return [_attempt(row) for row in stored if row["state"] == RUNNING]
+
+
+def _columns(trace: Trace | None) -> tuple[str | None, str | None]:
+    return (trace.parent, trace.state or None) if trace is not None else (None, None)
 
 
 def _attempt(row: asyncpg.Record) -> Attempt:
@@ -249,4 +257,5 @@ def _attempt(row: asyncpg.Record) -> Attempt:
         definition=row["definition"], version=row["definition_version"], saga_key=row["saga_key"], step=row["step"],
         epoch=row["epoch"], number=row["attempts"], uncertain=row["uncertain"], deadline=row["timeout_at"],
         input=row["input"],
+        trace=Trace(row["traceparent"], row["tracestate"] or "") if row["traceparent"] is not None else None,
     )  # fmt: skip

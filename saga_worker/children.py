@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from saga_worker import inbox
 from saga_worker.inbox import NewRow
 from saga_worker.saga.changes import SagaChange
@@ -62,7 +64,7 @@ def _begin(parent: Instance, effect: StartChildren, stored: list[_Stored]) -> li
             kept = None if is_started else body
             stored.append((parent.ref, effect.seq, item or ONLY_CHILD, ref, effect.definition, key, kept))
         if is_started:
-            rows.append(_row(effect.definition, source, message_id, START, ref, key, body))
+            rows.append(_row(parent, effect.definition, source, message_id, START, ref, key, body))
     return rows
 
 
@@ -87,7 +89,7 @@ async def _read(conn: Connection, ranges: Sequence[tuple[Instance, MoreChildren 
             seq = effect.undo
         message_id = child_message_id(parent.ref, seq, number)
         source = f"{SAGA_SOURCE}{parent.definition}"
-        rows.append(_row(child["definition"], source, message_id, type_, child["ref"], child["key"], body))
+        rows.append(_row(parent, child["definition"], source, message_id, type_, child["ref"], child["key"], body))
     return rows
 
 
@@ -100,14 +102,15 @@ def _answer(child: Instance, effect: TellParent) -> NewRow:
     asked = parse_child_message_id(effect.id)
     assert asked is not None, f"{effect.id} is no id of ours"
     source = f"{SAGA_SOURCE}{child.definition}"
-    return _row(effect.definition, source, effect.id, effect.outcome, asked[0], None, effect.body)
+    return _row(child, effect.definition, source, effect.id, effect.outcome, asked[0], None, effect.body)
 
 
 def _row(
-    consumer: str, source: str, message_id: str, type_: str, ref: UUID, key: str | None, body: bytes
+    teller: Instance, consumer: str, source: str, message_id: str, type_: str, ref: UUID, key: str | None, body: bytes
 ) -> NewRow:  # fmt: skip
+    trace = teller.progress.trace
     return NewRow(
         consumer=consumer, source=source, message_id=message_id, type=type_, role=Role.CHILD, ref=ref, saga_key=key,
         correlation_id=None, state=RowState.READY, reason=None, error=None, suspect=False, prio=1,
-        expires_at_seconds=None, props=b"{}", body=body,
+        expires_at_seconds=None, props=to_json({"headers": trace.headers}) if trace else b"{}", body=body,
     )  # fmt: skip

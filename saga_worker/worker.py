@@ -200,6 +200,7 @@ class Worker:
             settings.namespace,
             timedelta(seconds=settings.dedup_window_seconds),
             settings.partitions,
+            settings.begin_traces,
         )
         self.orchestrator = Orchestrator(
             self.database, plan, worker_id=self.lease.worker_id, replies_are_in=self.replies_stored.are_stored,

@@ -24,6 +24,7 @@ from saga_worker.admin.options import (
     why_option,
 )
 from saga_worker.admin.saga_query import query
+from saga_worker.admin.saga_start import start
 
 if TYPE_CHECKING:
     from saga_worker.admin.listing import SagaFilter
@@ -56,10 +57,10 @@ REFUSALS = {
 
 @click.group(epilog="\b\nExample:\n  saga-worker saga show checkout/4711")
 def saga() -> None:
-    """List, show and ask sagas, try them again, and take their course in hand."""
+    """Start, list, show and ask sagas, try them again, and take their course in hand."""
 
 
-for command in (query, *saga_control.COMMANDS):
+for command in (start, query, *saga_control.COMMANDS):
     saga.add_command(command)
 
 

@@ -31,6 +31,7 @@ class Plan:
     namespace: str
     watch: timedelta
     partitions: int = 1
+    begins_traces: bool = False
 
 
 @dataclass(slots=True)

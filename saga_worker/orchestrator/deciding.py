@@ -40,6 +40,7 @@ class Decider:
         self._limits = plan.limits
         self._watch = plan.watch
         self._replies_are_in = replies_are_in
+        self._begins_traces = plan.begins_traces
 
     def fold_all(
         self, advanced: Advanced, found: dict[UUID, Instance], owned: Sequence[UUID], backlog: Backlog,
@@ -94,7 +95,8 @@ class Decider:
 
     def _given(self, now: datetime, saga_id: UUID, unsent: frozenset[int]) -> Given:
         return Given(
-            now, random.random(), saga_id, unsent, self._replies_are_in(), self._watch, self._limits.crashes
+            now, random.random(), saga_id, unsent, self._replies_are_in(), self._watch, self._limits.crashes,
+            self._begins_traces,
         )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalSte
 from saga_worker.saga.placed import Outputs, PlacedStep, stored_for_call
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
+from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status, move
 
 # Timer names are "<kind>:<seq or step id>"; `deadline` stands alone.
@@ -116,6 +117,7 @@ class Draft:
         self.savepoints: Mapping[str, Mark] = progress.savepoints
         self.items: dict[int, Items] = {} if progress.items is UNSET else progress.items  # never changed in place
         self.parent = None if progress.parent is UNSET else progress.parent
+        self.trace = progress.trace
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
@@ -164,6 +166,11 @@ class Draft:
         """The next event of `source` is the one after `number`."""
         self.sequences[source] = number + 1
         self.lift(gap_subject(source), SEQUENCE_GAP)
+
+    def follow(self, trace: Trace | None) -> None:
+        """The saga belongs to the first trace that one of its messages names; within that it follows the last one."""
+        if trace is not None and (not self.trace or self.trace.id == trace.id):
+            self.trace = trace
 
     def _keep_state(self) -> None:
         write = self.state.__pydantic_serializer__.to_json
@@ -227,7 +234,9 @@ class Draft:
         timeout = step.timeout if record.undoes is None else step.undo_timeout
         forward = record.seq if record.undoes is None else record.undoes
         stored = stored_for_call(self.recorded[forward]) if isinstance(step, PlacedStep) else self.state_bytes
-        self.effects.append(RunActivity(record.seq, step.id, stored, record.attempts, timeout, record.undoes))
+        self.effects.append(
+            RunActivity(record.seq, step.id, stored, record.attempts, timeout, record.undoes, self.trace or None)
+        )
 
     # -- what reusable activities have taken and returned -------------------------------------------------------------
 
@@ -302,6 +311,7 @@ class Draft:
                 body=(record.body or "").encode(),
                 deadline=self.given.now + timeout,
                 undoes=record.undoes,
+                trace=self.trace or None,
             )
         )
 
@@ -312,7 +322,7 @@ class Draft:
     def publish(self, step_id: str, event: Event, model: type[Event]) -> None:
         _check_made(event, model, step_id)
         self.seq += 1
-        self.effects.append(PublishEvent(seq=self.seq, step=step_id, type=event.wire_type, body=encode(event)))
+        self.effects.append(PublishEvent(self.seq, step_id, event.wire_type, encode(event), self.trace or None))
 
     def step(self, record: CommandRecord) -> Answered:
         """The definition's step that `record` belongs to."""
@@ -480,8 +490,8 @@ class Draft:
             active=self.active, commands=self.commands, timers=self.timers, epoch=self.epoch,
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
-            savepoints=dict(self.savepoints), recorded=self._still_recorded(), items=self.items or UNSET,
-            parent=self.parent or UNSET,
+            savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
+            items=self.items or UNSET, parent=self.parent or UNSET,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.retry import Verdict
+from saga_worker.saga.trace import Trace
 
 
 class EventArrived(Struct, frozen=True):
@@ -24,6 +25,7 @@ class EventArrived(Struct, frozen=True):
     key: str
     body: bytes
     source: str = ""
+    trace: Trace | None = None
 
 
 class ReplyArrived(Struct, frozen=True):
@@ -32,6 +34,7 @@ class ReplyArrived(Struct, frozen=True):
     seq: int
     type: str
     body: bytes
+    trace: Trace | None = None
 
 
 class TimerFired(Struct, frozen=True):
@@ -65,6 +68,7 @@ class ParentAsked(Struct, frozen=True):
     parent: str
     id: str
     body: bytes
+    trace: Trace | None = None
 
 
 class ChildEnded(Struct, frozen=True):
@@ -133,6 +137,7 @@ class Given(Struct, frozen=True):
     replies_are_in: bool = True  # False: queued replies may not be stored yet, so no reply time-out fires
     watch: timedelta = timedelta(days=14)  # how long an unknown fate is watched before somebody must look
     crashes: int = 3  # how many workers a timer or a local step may kill, alone, before somebody must look
+    begins_traces: bool = False  # a saga whose start has no trace begins one
 
 
 class SendCommand(Struct, frozen=True):
@@ -145,6 +150,7 @@ class SendCommand(Struct, frozen=True):
     body: bytes
     deadline: datetime | None
     undoes: int | None = None
+    trace: Trace | None = None
 
 
 class PublishEvent(Struct, frozen=True):
@@ -152,6 +158,7 @@ class PublishEvent(Struct, frozen=True):
     step: str
     type: str
     body: bytes
+    trace: Trace | None = None
 
 
 class RunActivity(Struct, frozen=True):
@@ -166,6 +173,7 @@ class RunActivity(Struct, frozen=True):
     run: int
     timeout: timedelta
     undoes: int | None = None
+    trace: Trace | None = None
 
 
 class CancelActivity(Struct, frozen=True):

@@ -15,6 +15,7 @@ from uuid import UUID
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder, Encoder
 
+from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status
 
 
@@ -128,6 +129,7 @@ class Progress(Struct, frozen=True):
     recorded: dict[int, Recorded] | UnsetType = UNSET  # by seq, as long as somebody may ask for it
     items: dict[int, Items] | UnsetType = UNSET  # seq of a `for_each` -> its children
     parent: Parent | UnsetType = UNSET
+    trace: Trace | UnsetType = UNSET
 
 
 class Instance(Struct, frozen=True):

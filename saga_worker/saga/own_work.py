@@ -6,7 +6,7 @@ flow and to `decide`. Nothing is awaited here: the shell runs the functions and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
@@ -47,6 +47,11 @@ class ActivityContext(Protocol):
     @property
     def deadline(self) -> datetime:
         """When this attempt's time is over, on the database's clock."""
+        ...
+
+    @property
+    def trace_headers(self) -> Mapping[str, str]:
+        """`traceparent`, and `tracestate` if there is one: send them along with calls. Empty: the saga has no trace."""
         ...
 
 

@@ -55,6 +55,7 @@ from saga_worker.saga.inputs import (
 from saga_worker.saga.instance import Instance, Progress
 from saga_worker.saga.routing import ref_of
 from saga_worker.saga.source import where
+from saga_worker.saga.trace import new_trace
 from saga_worker.saga.transitions import Status
 
 
@@ -84,8 +85,10 @@ def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given
 def _read(draft: Draft, given_input: Input) -> Next:
     match given_input:
         case EventArrived():
+            draft.follow(given_input.trace)
             return event.apply(draft, given_input)
         case ReplyArrived():
+            draft.follow(given_input.trace)
             return reply.apply(draft, given_input)
         case ActivityResult():
             return result.apply(draft, given_input)
@@ -113,6 +116,7 @@ def _decide_new(saga: Saga[Any], given_input: Input, given: Given) -> Decision:
                 return Decision(None, (), Parked("unknown_saga", number))
             message = event.read(start, given_input, saga)
             draft = Draft(saga, _blank(saga, given_input.key, given), given, is_new=True)
+            draft.follow(given_input.trace or (new_trace(given.saga_id) if given.begins_traces else None))
             draft.start(start.handler(message))
             if number is not None:
                 draft.pass_number(given_input.source, number)
@@ -122,6 +126,7 @@ def _decide_new(saga: Saga[Any], given_input: Input, given: Given) -> Decision:
         case ParentAsked() if given_input.type == START:
             draft = Draft(saga, _blank(saga, given_input.key, given), given, is_new=True)
             draft.parent = child.parent_of(given_input)
+            draft.follow(given_input.trace or (new_trace(given.saga_id) if given.begins_traces else None))
             draft.start(child.first_state(saga, given_input))
             return _carry_out(draft, Begin())
         case ParentAsked():

@@ -46,16 +46,16 @@ def input_of(row: InboxRow) -> Input:
     """What the row carries, for `decide`."""
     match row.role:
         case Role.EVENT:
-            return EventArrived(row.type, row.saga_key or "", row.body, row.source)
+            return EventArrived(row.type, row.saga_key or "", row.body, row.source, row.trace)
         case Role.REPLY:
-            return ReplyArrived(seq_of(row.correlation_id), row.type, row.body)
+            return ReplyArrived(seq_of(row.correlation_id), row.type, row.body, row.trace)
         case Role.ACTIVITY:
             return ActivityResult(seq_of(row.correlation_id), row.type, row.body)
         case Role.OPERATOR:
             return OperatorCommand(row.type, row.body)
         case Role.CHILD if row.type in (START, TAKE_BACK):
             parent = row.source.removeprefix(SAGA_SOURCE) if row.source.startswith(SAGA_SOURCE) else ""
-            return ParentAsked(row.type, row.saga_key or "", parent, row.message_id, row.body)
+            return ParentAsked(row.type, row.saga_key or "", parent, row.message_id, row.body, row.trace)
         case Role.CHILD:
             ids = parse_child_message_id(row.message_id)
             _, seq, item = ids if ids is not None else (None, 0, None)

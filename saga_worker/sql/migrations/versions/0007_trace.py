@@ -1,4 +1,4 @@
-"""Sagas that other sagas start."""
+"""The trace id of sagas and messages in their views, and the trace of an activity for those it calls."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ revision = "0007"
 down_revision = "0006"
 branch_labels = None
 depends_on = None
-expand = True  # an older release starts no children, and reads none
+expand = True
 
 
 def upgrade() -> None:
-    run_script("0007_children.sql")
+    run_script("0007_trace.sql")

@@ -23,5 +23,6 @@ SELECT s.saga_id, s.ref, s.definition AS name, s.definition_version, s.key, saga
        s.reason, s.attention, s.unsettled, saga_worker.readable_json(s.state) AS state, s.revision, s.started_at,
        s.updated_at, s.finished_at,
        (SELECT p.saga_id FROM saga_worker.child c JOIN saga_worker.saga p ON p.ref = c.parent WHERE c.ref = s.ref LIMIT 1)
-         AS parent_id
+         AS parent_id,
+       substring(saga_worker.readable_json(s.progress) #>> '{trace,0}' FROM 4 FOR 32) AS trace_id
 FROM saga_worker.saga s
