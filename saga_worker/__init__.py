@@ -34,6 +34,7 @@ __all__ = [
     "Undo",
     "UndoOf",
     "Verdict",
+    "WaitFor",
     "activity",
     "choice",
     "clear_terminal_errors",
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from saga_worker.saga.activity import Activity, activity
+    from saga_worker.saga.activity import Activity, WaitFor, activity
     from saga_worker.saga.children import ChildFailed, Tally
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
 else:
     _HOMES = {
         "children": ("ChildFailed", "Tally"),
-        "activity": ("Activity", "activity"),
+        "activity": ("Activity", "WaitFor", "activity"),
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),
         "errors": ("DefinitionError", "TerminalError"),

@@ -98,6 +98,9 @@ class LocalTransaction:
         due = due_local(instance, backlog.now)
         if instance is None or due is None or is_blocked(backlog.rows.get(ref, [])):
             return
+        if self._decider.is_to_move(instance):
+            advanced.again.add(ref)  # it is brought to its version first, and this step may be another there
+            return
         saga = self._decider.definition(instance)
         if saga is None:
             advanced.unknown.add(ref)

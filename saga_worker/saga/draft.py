@@ -33,6 +33,7 @@ from saga_worker.saga.inputs import (
     SendCommand,
 )
 from saga_worker.saga.instance import (
+    Awaited,
     CommandKind,
     CommandRecord,
     Fate,
@@ -42,6 +43,7 @@ from saga_worker.saga.instance import (
     Progress,
     Recorded,
     Round,
+    Taken,
     Timer,
 )
 from saga_worker.saga.messages import Event, Message, encode
@@ -84,6 +86,7 @@ OF_A_STEP: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED)
 OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED)
 OF_MESSAGES: Final = (UNDELIVERABLE, "dead_letter")  # true of whatever was stored, whatever becomes of the saga
 
+NOT_OPEN: Final = 0  # in place of the seq of an open step
 AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
 
 _APPLIED: Final = Applied()
@@ -199,17 +202,18 @@ class Draft:
         return self.seq
 
     def work(
-        self, step: ActivityStep[Any, Any] | LocalStep[Any] | Children, *, undoes: int | None = None
+        self, step: ActivityStep[Any, Any] | LocalStep[Any] | Children, *, undoes: int | None = None,
+        event: Taken | None = None,
     ) -> int:  # fmt: skip
-        """Commit to an activity, a local step or children, or with `undoes` to what takes them back."""
+        """Commit to an activity, a local step or children; `undoes`: what takes it back, `event`: once more with it."""
         self.seq += 1
+        if isinstance(step, PlacedStep) and undoes is None:
+            self.recorded[self.seq] = self._entry(step, event)
         kind = CommandKind.FORWARD if undoes is None else CommandKind.UNDO
         record = CommandRecord(
             seq=self.seq, step=step.id, kind=kind, fate=Fate.SENT, destination="", type=step.id, body=None,
             undoes=undoes,
         )  # fmt: skip
-        if undoes is None and isinstance(step, PlacedStep):
-            self.recorded[self.seq] = Recorded(step.make_input(self.state, Outputs(self._outputs())))
         self.commands[self.seq] = record
         self._start_work(record, step)
         return self.seq
@@ -240,36 +244,90 @@ class Draft:
 
     # -- what reusable activities have taken and returned -------------------------------------------------------------
 
-    def record_output(self, seq: int, output: bytes) -> None:
-        """What came out, for an undo or a later step."""
-        self.recorded[seq] = replace(self.recorded[seq], output=Raw(output))
+    def _entry(self, step: PlacedStep[Any, Any, Any], event: Taken | None) -> Recorded:
+        """What goes in: made by the author, or what went in before that waited, with the event."""
+        if event is None:
+            return Recorded(step.make_input(self.state, Outputs(self._outputs())))
+        before = self._last_entry(step.id)
+        assert before is not None
+        last = self.recorded[before]
+        return Recorded(last.input, last.output, last.is_part, event, before)
+
+    def record(
+        self, record: CommandRecord, output: bytes | None, waits: Awaited | None = None, *, is_part: bool = False
+    ) -> None:
+        """What came out of a reusable activity, unless that is known already."""
+        recorded = self.recorded.get(record.seq)
+        if recorded is None or record.fate not in (Fate.SENT, Fate.UNKNOWN):
+            return
+        stored = Raw(output) if output is not None else recorded.output
+        is_part = is_part or (waits is not None and stored is not UNSET)
+        self.recorded[record.seq] = replace(recorded, output=stored, is_part=is_part, waits=waits)
+
+    def wait_for(self, record: CommandRecord, awaited: Awaited) -> None:
+        """The activity has ended by waiting: its step stays open."""
+        self.active[record.step] = None
+        self.arm(f"{WAIT}:{record.step}", timedelta(seconds=awaited.timeout))
+        self.go_on()
+
+    def is_waiting_for(self, step_id: str, event_type: str) -> bool:
+        """Whether an activity is to be entered again with such an event."""
+        if self.active.get(step_id, NOT_OPEN) is not None:
+            return False
+        last = self._last_entry(step_id)
+        waits = self.recorded[last].waits if last is not None else None
+        return waits is not None and event_type in waits.types
+
+    def wait_of(self, step_id: str) -> timedelta | None:
+        """How long an activity that waits may do so."""
+        last = self._last_entry(step_id)
+        waits = self.recorded[last].waits if last is not None else None
+        return timedelta(seconds=waits.timeout) if waits is not None else None
+
+    def _last_entry(self, step_id: str) -> int | None:
+        return max((seq for seq in self.recorded if self.commands[seq].step == step_id), default=None)
+
+    def _follow_entry(self, record: CommandRecord, fate: Fate) -> None:
+        """Of all entries of a step, the last that was done, or may have been, stands for what has to be taken back."""
+        recorded, is_at_once = self.recorded[record.seq], is_undone_at_once(self.step(record))
+        if recorded.after and (fate is Fate.DONE or (fate is Fate.UNKNOWN and is_at_once)):
+            self.commands[recorded.after] = replace(self.commands[recorded.after], undone=True)
+        if recorded.waits is not None and recorded.output is UNSET and not is_at_once:
+            self.commands[record.seq] = replace(self.commands[record.seq], undone=True)  # it has nothing to take back
 
     def _outputs(self) -> dict[str, Raw]:
         """What stands of what was returned, by step: of several the last."""
         return {
             self.commands[seq].step: recorded.output
             for seq, recorded in sorted(self.recorded.items())
-            if recorded.output is not UNSET and self.commands[seq].fate is Fate.DONE and not self.commands[seq].undone
+            if recorded.output is not UNSET and not recorded.is_part
+            if self.commands[seq].fate is Fate.DONE and not self.commands[seq].undone
         }
 
     def _still_recorded(self) -> dict[int, Recorded] | UnsetType:
-        """What an undo or a later step may still ask for."""
+        """What an undo, a later step or a later entry may still ask for."""
         if not self.recorded:
             return UNSET
-        last = {self.commands[seq].step: seq for seq in sorted(self.recorded) if not self.commands[seq].undone}
+        last: dict[str, int] = {}
+        for seq in sorted(self.recorded):
+            record = self.commands[seq]
+            if not record.undone and record.fate is Fate.DONE and not self.recorded[seq].is_part:
+                last[record.step] = seq
         return {seq: r for seq, r in self.recorded.items() if self._is_asked_for(self.commands[seq], last)} or UNSET
 
     def _is_asked_for(self, record: CommandRecord, last: Mapping[str, int]) -> bool:
         step = self.step(record)
         assert isinstance(step, PlacedStep) and self.status is not None
+        open_seq = self.active.get(record.step, NOT_OPEN)
+        if open_seq == record.seq or (open_seq is None and self._last_entry(record.step) == record.seq):
+            return True
         if record.undone or record.fate is Fate.REJECTED:
             return False
         if step.has_undo and (self.status is not Status.COMPLETED or record.seq in self.withdrawn):
             return True
         if self.status is Status.COMPENSATING or self.status.is_final:
             return False
-        is_read = step.keeps_output or self.saga.reads_outputs
-        return record.fate is Fate.SENT or (is_read and last[record.step] == record.seq)
+        return (step.keeps_output or self.saga.reads_outputs) and last.get(record.step) == record.seq
 
     def _start_children(self, record: CommandRecord, step: Children) -> None:
         """Asked for again, a child is what it was: only the time for it begins anew."""
@@ -341,6 +399,8 @@ class Draft:
         fate, then = follow(record.kind, record.fate, answer)
         if fate is not record.fate:
             self.commands[record.seq] = replace(record, fate=fate, body=None)
+            if record.seq in self.recorded:
+                self._follow_entry(record, fate)
             for kind in (TIMEOUT, RESEND, WATCH, LOCAL, JOINED):
                 self.timers.pop(f"{kind}:{record.seq}", None)
             forward = record.kind is CommandKind.FORWARD
@@ -395,7 +455,10 @@ class Draft:
     def past_pivot(self) -> bool:
         """The pivot's command is out (a rejection would still bring us back), or the pivot is over: only forward."""
         pivots = self.saga.flow_root.pivots
-        return self.pivoted or any(seq is not None and step_id in pivots for step_id, seq in self.active.items())
+        return self.pivoted or any(
+            step_id in pivots and (seq is not None or self._last_entry(step_id) is not None)
+            for step_id, seq in self.active.items()
+        )
 
     def go_on(self) -> None:
         """Running while something of ours is in flight for an open step, a savepoint that is gone back to included."""

@@ -112,7 +112,9 @@ class LocalFailed(Struct, frozen=True):
 ACTIVITY_DONE: Final = "activity_done"
 ACTIVITY_FAILED: Final = "activity_failed"  # every attempt raised, or the last one said that it is no use
 ACTIVITY_LOST: Final = "activity_lost"  # no attempt is left, and of one nobody knows how it ended
-OUTCOMES: Final = (ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOST)
+ACTIVITY_PARTIAL: Final = "activity_partial"  # it failed for good, and says what it has done before
+ACTIVITY_WAITS: Final = "activity_waits"  # it wants to be entered again with an event
+OUTCOMES: Final = (ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOST, ACTIVITY_PARTIAL, ACTIVITY_WAITS)
 
 Input = (
     EventArrived

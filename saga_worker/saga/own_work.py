@@ -62,6 +62,7 @@ class ActivityFailed:
     error: str
     attempts: int
     is_terminal: bool  # it said that trying again is no use
+    partial: dict[str, Any] | None = None  # what it has done all the same, if it said so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ class ActivityStep(Step[S], Generic[S, O]):
 
     def call(
         self, stored: bytes, state_model: type[BaseModel], ctx: ActivityContext, *, is_undo: bool
-    ) -> Awaitable[BaseModel | None]:
+    ) -> Awaitable[object]:
         """An attempt, to be awaited: the work, or what takes it back, on the state that was stored for it."""
         state = state_model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
         if not is_undo:
@@ -123,7 +124,7 @@ class ActivityStep(Step[S], Generic[S, O]):
         return handler
 
     def failed(self, handler: Callable[[S, ActivityFailed], Verdict], /) -> Callable[[S, ActivityFailed], Verdict]:
-        """What a failure means that left nothing behind; without a handler the saga compensates.
+        """What a failure means that left nothing behind, or `why.partial`; without a handler the saga compensates.
 
         Not called when the activity may have worked (an attempt timed out or its worker died, or every attempt raised
         and its undo is hybrid): then the saga compensates, this step included.

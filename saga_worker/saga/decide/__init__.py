@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from saga_worker.saga.decide import child, event, forward, local, operator, reply, result, timer, undo
 from saga_worker.saga.decide.next import (
     Begin,
+    EnterAgain,
     Fail,
     Finish,
     Leave,
@@ -158,6 +159,8 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
             return _gone_on(draft, forward.leave(draft, step_id))
         case OpenAgain(step_id):
             return _gone_on(draft, forward.open_again(draft, step_id))
+        case EnterAgain(step_id, event_taken):
+            forward.enter_again(draft, step_id, event_taken)
         case Undo(reason):
             undo.begin(draft, reason)
         case Finish(reason):

@@ -28,9 +28,10 @@ BEHIND_DEAD: Final = "behind_dead"
 PAUSED: Final = "paused"
 HANDLER_ERROR: Final = "handler_error"
 WORKER_KILLED: Final = "worker_killed"
+NO_UPGRADE: Final = "no_upgrade"
 BLOCKING: Final = frozenset({HANDLER_ERROR, WORKER_KILLED})  # only what died while being applied blocks its saga
 # Reasons for being held that `fold` judges anew; whoever folds has the definition at hand.
-LIFTED_HERE: Final = frozenset({BEHIND_DEAD, PAUSED, "definition_absent"})
+LIFTED_HERE: Final = frozenset({BEHIND_DEAD, PAUSED, "definition_absent", NO_UPGRADE})
 
 
 SAGA_SOURCE: Final = "saga:"  # and the definition: the source of what sagas tell each other
