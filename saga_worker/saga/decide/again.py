@@ -29,6 +29,8 @@ def apply(draft: Draft, event: EventArrived, newest: Saga[Any]) -> Next | None:
     if not has_ended and (event.type in draft.saga.arms or event.type in draft.saga.handlers):
         return None
     policy = newest.second_start
+    if policy in BEGINS_AGAIN and draft.parent is not None:
+        return None  # its parent may still want it to be taken back, so that it stays in its place
     if policy is SecondStart.JOIN:
         return Ignored(JOINED)
     if has_ended and policy in BEGINS_AGAIN:

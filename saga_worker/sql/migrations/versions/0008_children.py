@@ -1,4 +1,4 @@
-"""Earlier runs of a key are found by it."""
+"""Sagas that other sagas start."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
-expand = True
+expand = True  # an older release starts no children, and reads none
 
 
 def upgrade() -> None:
-    run_script("0008_runs.sql")
+    run_script("0008_children.sql")
