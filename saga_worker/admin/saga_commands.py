@@ -23,6 +23,7 @@ from saga_worker.admin.options import (
     why_option,
 )
 from saga_worker.admin.saga_query import query
+from saga_worker.admin.saga_signal import signal
 
 if TYPE_CHECKING:
     from saga_worker.admin.listing import SagaFilter
@@ -44,10 +45,11 @@ RETRIED_AT_ONCE = 100_000
 
 @click.group(epilog="\b\nExample:\n  saga-worker saga show checkout/4711")
 def saga() -> None:
-    """List, show, ask and retry sagas."""
+    """List, show, ask and retry sagas, and send them events."""
 
 
 saga.add_command(query)
+saga.add_command(signal)
 
 
 @saga.command("list", epilog="\b\nExample:\n  saga-worker saga list --attention --definition checkout")
