@@ -11,6 +11,7 @@ from uuid import UUID
 
 import click
 
+from saga_worker.admin import saga_control
 from saga_worker.admin.definition_commands import format_option, place_option
 from saga_worker.admin.options import (
     actor_option,
@@ -24,10 +25,11 @@ from saga_worker.admin.options import (
 )
 from saga_worker.admin.saga_query import query
 from saga_worker.admin.saga_signal import signal
+from saga_worker.admin.saga_start import start
 
 if TYPE_CHECKING:
     from saga_worker.admin.listing import SagaFilter
-    from saga_worker.admin.retry import Target
+    from saga_worker.admin.operator_request import Target
     from saga_worker.admin.saga_report import Facts
     from saga_worker.settings import Settings
     from saga_worker.sql.connection import Connection, Database
@@ -41,15 +43,27 @@ COMMANDS_SHOWN = ("seq", "step", "kind", "fate", "destination", "type", "attempt
 TIMERS_SHOWN = ("name", "due_at", "epoch")
 JOURNAL_ROWS = 200
 RETRIED_AT_ONCE = 100_000
+# Why a saga does not take what an operator asks of it.
+REFUSALS = {
+    "after_pivot": "it is past its pivot, where nothing is taken back; let it go on, or end it as it is with"
+    " `saga-worker saga cancel`",
+    "compensating": "it is being taken back already",
+    "saga_finished": "it has ended",
+    "paused": "it is paused; `saga-worker saga resume` ends that",
+    "not_paused": "it is not paused",
+    "not_waiting": "it does not stand at this wait or sleep; `saga-worker saga show` says where it stands",
+    "nothing_to_mark": "nothing that this step has done is left to be undone; `saga-worker saga show` lists what each"
+    " step has done",
+}
 
 
 @click.group(epilog="\b\nExample:\n  saga-worker saga show checkout/4711")
 def saga() -> None:
-    """List, show, ask and retry sagas, and send them events."""
+    """Start, signal, list, show and ask sagas, try them again, and take their course in hand."""
 
 
-saga.add_command(query)
-saga.add_command(signal)
+for command in (start, signal, query, *saga_control.COMMANDS):
+    saga.add_command(command)
 
 
 @saga.command("list", epilog="\b\nExample:\n  saga-worker saga list --attention --definition checkout")
@@ -273,24 +287,26 @@ async def _retry(
     settings: Settings, names: tuple[str, ...], *, ask: bool, wait_seconds: float, actor: str, why: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    from saga_worker.admin import retry as retries
+    from saga_worker.admin import operator_request
     from saga_worker.admin.connect import acting
     from saga_worker.admin.output import progress
 
     async with acting(settings) as database:
-        targets = await _named(database, names) if names else await _all_attention(settings)
+        targets = await named(database, names) if names else await _all_attention(settings)
         if ask:
             click.confirm(f"Retry {len(targets)} sagas?", abort=True, err=True)
+        wanted = operator_request.Request("retry")
         with progress("asking", len(targets)) as advance:
-            ids = await retries.request(database, targets, actor=actor, why=why, advance=advance)
-        alive = await retries.workers_alive(database)
+            ids = await operator_request.request(database, targets, wanted, actor=actor, why=why, advance=advance)
+        alive = await operator_request.workers_alive(database)
         waited = wait_seconds if alive else 0
-        found = await retries.outcomes(database, ids, wait_seconds=waited)
-    _report_retry(found, asked=len(ids), alive=alive, waited_seconds=waited, as_json=as_json)
+        found = await operator_request.outcomes(database, ids, wait_seconds=waited)
+    report_asked(found, asked=len(ids), alive=alive, waited_seconds=waited, as_json=as_json)
 
 
-async def _named(database: Database, names: tuple[str, ...]) -> list[Target]:
-    from saga_worker.admin.retry import Target
+async def named(database: Database, names: tuple[str, ...]) -> list[Target]:
+    """The sagas of these names, all or none."""
+    from saga_worker.admin.operator_request import Target
 
     targets = []
     async with database.autocommit() as connection:
@@ -305,7 +321,7 @@ async def _named(database: Database, names: tuple[str, ...]) -> list[Target]:
 async def _all_attention(settings: Settings) -> list[Target]:
     from saga_worker.admin import listing
     from saga_worker.admin.connect import reading
-    from saga_worker.admin.retry import Target
+    from saga_worker.admin.operator_request import Target
 
     statement = listing.saga_rows(settings.schema_, listing.SagaFilter(attention=True), limit=RETRIED_AT_ONCE)
     async with reading(settings) as connection:
@@ -316,10 +332,13 @@ async def _all_attention(settings: Settings) -> list[Target]:
         ]
 
 
-def _report_retry(found: Counter[str], *, asked: int, alive: int, waited_seconds: float, as_json: bool) -> None:
+def report_asked(found: Counter[str], *, asked: int, alive: int, waited_seconds: float, as_json: bool) -> None:
+    """What became of requests, and exit code 1 unless all were applied or no worker runs."""
     from saga_worker.admin.output import print_summary, say
 
     print_summary({"asked": asked, **{word: found[word] for word in ("applied", "waiting")}, **found}, as_json=as_json)
+    for reason in sorted(found.keys() & REFUSALS.keys()):
+        say(f"{found[reason]} of the sagas did not take it: {REFUSALS[reason]}.")
     if not alive:
         say("No worker runs; the requests are stored and applied when one does.")
     elif waited_seconds and found["waiting"]:

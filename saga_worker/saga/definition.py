@@ -58,16 +58,20 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=BaseModel)  # the output of an earlier step
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """An event that starts a saga; the handler makes its first state."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Start(Generic[S, E]):
+    """An event that starts a saga; the handler makes its first state. Called, it is its handler."""
 
-    model: type[Event]
-    key: Callable[[Any], str | int | UUID]
+    saga: Saga[S]
+    model: type[E]
+    key: Callable[[E], str | int | UUID]
     pointer: str
     key_kind: KeyKind
-    handler: Callable[[Any], Any]
+    handler: Callable[[E], S]
     source: str
+
+    def __call__(self, event: E) -> S:
+        return self.handler(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class On:
     source: str
 
 
-Entry: TypeAlias = Start | On | Arm
+Entry: TypeAlias = "Start[Any, Any] | On | Arm"
 
 
 class Saga(Generic[S]):
@@ -106,7 +110,7 @@ class Saga(Generic[S]):
         self.state_model: Final[type[S]] = state
         self.version: Final = version
         self.deadline: Final = checked_bound(deadline, f"saga {name}: deadline", source=self.source)
-        self.starts: Final[dict[str, Start]] = {}
+        self.starts: Final[dict[str, Start[S, Any]]] = {}
         self.handlers: Final[dict[str, On]] = {}
         self.sequences: Final[dict[str, str | None]] = {}  # wire type -> pointer to its number, if it is numbered
         self.arms: Final[dict[str, list[Arm]]] = {}
@@ -133,20 +137,23 @@ class Saga(Generic[S]):
 
     def starts_on(
         self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None
-    ) -> Callable[[Callable[[E], S]], Callable[[E], S]]:
-        """An event that starts a saga for its key; the function makes the first state.
+    ) -> Callable[[Callable[[E], S]], Start[S, E]]:
+        """An event that starts a saga for its key; the function makes the first state. Clients name it as the start.
 
         `sequence` names the field with which its producer numbers the events of a key, one by one: they are applied
         in that order. The first is 1, or the start's number; one that comes early is parked until its turn.
         """
 
-        def register(handler: Callable[[E], S]) -> Callable[[E], S]:
+        def register(handler: Callable[[E], S]) -> Start[S, E]:
+            if isinstance(handler, Start):  # it starts another saga, or on another event, as well
+                handler = handler.handler
             check_handler(handler, "event")
-            model, path, source = self._taken(event, key, handler, sequence)
-            for wire_type in wire_types(model):
+            _, path, source = self._taken(event, key, handler, sequence)
+            start = Start(self, event, key, path.pointer, path.kind, handler, source)
+            for wire_type in wire_types(event):
                 self._refuse_twice(wire_type, self.starts, source, "starts it")
-                self.starts[wire_type] = Start(model, key, path.pointer, path.kind, handler, source)
-            return handler
+                self.starts[wire_type] = start
+            return start
 
         return register
 

@@ -66,6 +66,7 @@ TIMER_FAILED: Final = "timer_failed"  # with the name of the timer and the error
 # Moot when the saga leaves the flow.
 OF_A_STEP: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED)
 OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED)
+OF_MESSAGES: Final = (UNDELIVERABLE, "dead_letter")  # true of whatever was stored, whatever becomes of the saga
 
 AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
 
@@ -305,6 +306,7 @@ class Draft:
     def mark_undone(self, seq: int) -> None:
         """The effects of command `seq` are taken back."""
         self.commands[seq] = replace(self.commands[seq], undone=True)
+        self.disarm(f"{WATCH}:{seq}")
         self.forget_undo(seq)
 
     def forget_undo(self, seq: int) -> None:
@@ -322,8 +324,11 @@ class Draft:
         return (c for c in list(self.commands.values()) if c.kind is kind and c.fate is Fate.SENT)
 
     def must_be_undone(self, record: CommandRecord) -> bool:
-        """It had an effect, or with hybrid undo may have had one, that nobody has taken back."""
-        if record.kind is CommandKind.UNDO or record.undone:
+        """It had an effect, or with hybrid undo may have had one, that nobody has taken back.
+
+        What a failed saga has done stays.
+        """
+        if record.kind is CommandKind.UNDO or record.undone or self.status is Status.FAILED:
             return False
         step = self.step(record)
         if not step.has_undo:
@@ -383,6 +388,14 @@ class Draft:
         for entry in moot:
             del self.attention[entry]
 
+    def let_go(self) -> None:
+        """Nothing is tried, undone or watched any more; activities get no further attempt."""
+        for record in [*self.in_flight(CommandKind.FORWARD), *self.in_flight(CommandKind.UNDO)]:
+            if isinstance(self.step(record), ActivityStep):
+                self.effects.append(CancelActivity(record.seq))
+        self.timers, self.undo_failures, self.withdrawn = {}, {}, frozenset()
+        self.attention = {e: None for e in self.attention if e.partition(": ")[0] in OF_MESSAGES}
+
     def _outlives_flow(self, timer: str) -> bool:
         """A watch, or a timer of an undo that is under way."""
         kind, _, subject = timer.partition(":")
@@ -422,7 +435,7 @@ class Draft:
     def finish(self, outcome: Outcome | None = None) -> Decision:
         """The decision: the saga one revision on (not when merely postponed), with what it has to say."""
         assert self.status is not None
-        if self.saga.flow_root.has_loops:
+        if self.saga.flow_root.has_loops and self.status is not Status.FAILED:
             self._list_again()
         now, before = self.given.now, self.instance
         move(None if self.is_new else before.status, self.status)
@@ -457,7 +470,12 @@ class Draft:
         return not any(c.undoes == record.seq and self.is_under_way(c) for c in self.in_flight(CommandKind.UNDO))
 
     def _unsettled(self) -> int:
-        """How many effects may stand that nobody has taken back: unknown ones, and after the end late successes."""
+        """How many effects may stand that nobody has taken back: unknown ones, and after the end late successes.
+
+        What a failed saga leaves behind is left by decision, and nobody waits to hear of it.
+        """
+        if self.status is Status.FAILED:
+            return 0
         is_over = self.status is Status.COMPENSATED
         standing = [
             c

@@ -117,6 +117,7 @@ class Time:
 @dataclass(frozen=True)
 class Operator:
     command: str
+    step: str = "a"
 
     def __call__(self, world: World) -> None:
         match self.command:
@@ -125,7 +126,7 @@ class Operator:
             case "discard":
                 world.discard()
             case _:
-                world.operator(self.command)
+                world.operator(self.command, self.step)
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ Act = Callable[[World], None]
 THENS: st.SearchStrategy[Any] = st.sampled_from(
     ["go"] * 18 + ["compensate", "compensate", "complete", "rollback", "rollback", "raise"]
 )
+CONTROL = ["pause", "pause", "resume", "resume", "compensate", "mark_undone", "cancel"]
 SPANS = [0, 5, 10, 61, 61, 61, 80, 80, 3600, 22_000, 90_000, 200_000, 500_000, 1_300_000]
 ARRIVALS = st.one_of(
     st.builds(Answer, st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3]), st.sampled_from([True, True, True, False]), THENS),
@@ -196,6 +198,7 @@ FAULTS = st.one_of(
     st.builds(
         Operator, st.sampled_from(["retry", "retry", "recheck", "undeliverable", "delivered", "replay", "discard"])
     ),
+    st.builds(Operator, st.sampled_from(CONTROL), st.sampled_from(["a", "b", "c"])),
     st.builds(Broken, st.sampled_from([None, None, "undo_a", "undo_b", "undo_c", "b", "p", "told", "remind", "fixed"])),
     st.builds(Relay, st.booleans()),
     st.builds(RepliesIn, st.booleans()),
@@ -207,6 +210,7 @@ WAY_BACK = st.one_of(
     st.builds(Answer, st.sampled_from([0, 0, 0, 1, 2]), st.booleans(), st.just("go")),
     st.builds(Time, st.sampled_from([timedelta(seconds=span) for span in (5, 5, 61, 80, 300, 1_300_000)])),
     st.builds(Operator, st.sampled_from(["retry", "replay", "discard"])),
+    st.builds(Operator, st.sampled_from(CONTROL), st.sampled_from(["a", "b", "c"])),
     ACTS,
 )
 PLAIN = st.integers(0, 5).map(lambda count: [Answer()] * count)

@@ -64,9 +64,10 @@ class World(OneSaga):
             role, message.wire_type, encode(message), message_id=message_id, correlation_id=correlation_id
         )  # fmt: skip
 
-    def operator(self, command: str) -> None:
+    def operator(self, command: str, step: str = "a") -> None:
         self.messages += 1
-        self.store(Role.OPERATOR, command, b'{"destination": "p"}', message_id=f"operator-{self.messages}")
+        body = b'{"destination": "p", "why": "because", "step": "%s"}' % step.encode()
+        self.store(Role.OPERATOR, command, body, message_id=f"operator-{self.messages}")
 
     def suspect(self, row: InboxRow, crashes: int) -> None:
         """A worker died while it had this row in hand."""
@@ -150,6 +151,8 @@ class World(OneSaga):
         if entry.to_status in BACK or entry.from_status is Status.COMPLETED:
             commands = [instance.progress.commands.get(seq) for seq in entry.sent]
             assert all(c is not None and c.kind is CommandKind.UNDO for c in commands)
+        if entry.to_status in (Status.PAUSED, Status.FAILED):
+            assert not entry.sent, "a saga that stands still says something"
 
     def _check_newest_first(self, instance: Instance, entry: JournalRow, issued: int) -> None:
         commands = instance.progress.commands
@@ -209,7 +212,9 @@ class World(OneSaga):
             assert self.gave_up or self.are_apart(commands[one], commands[other]), "two undos at a time"
 
     def _check_reason_to_move(self, instance: Instance) -> None:
-        """I8, for every open step and every effect that has to be taken back."""
+        """I8, for every open step and every effect that has to be taken back. A paused saga waits for its operator."""
+        if instance.status is Status.PAUSED:
+            return
         timers, attention = instance.progress.timers, instance.progress.attention
         for step_id, seq in instance.progress.active.items():
             step = self.saga.steps[step_id]
@@ -240,7 +245,9 @@ class World(OneSaga):
     def _check_ends(self, instance: Instance) -> None:
         progress = instance.progress
         assert instance.attention == ("; ".join(progress.attention) or None)
-        assert ("dead_letter" in progress.attention) is self.is_blocked()
+        assert ("dead_letter" in progress.attention) is self.is_behind_dead()
+        if instance.status is Status.PAUSED:
+            return
         if instance.status.is_final or instance.status is Status.COMPENSATING:
             assert progress.active == {}
             assert not {e.partition(": ")[0] for e in progress.attention} & {
@@ -253,6 +260,8 @@ class World(OneSaga):
             is_back = any(isinstance(self.saga.steps[step_id], SavepointStep) for step_id in progress.active)
             has_work = is_back or any(seq is not None for seq in progress.active.values())
             assert instance.status is (Status.RUNNING if has_work else Status.WAITING)
+        if instance.status is Status.FAILED:
+            assert instance.unsettled == 0 and not progress.timers
         if instance.status is Status.COMPLETED:
             standing = [c for c in progress.commands.values() if c.seq in progress.withdrawn and not c.undone]
             assert instance.unsettled == len(standing), "L2: what a loser did is not counted as unsettled"
@@ -295,6 +304,9 @@ class World(OneSaga):
         return row.role is not Role.OPERATOR and is_never_early and is_after_start and row.id not in self.out_of_turn
 
     def is_blocked(self) -> bool:
+        return self.is_behind_dead() or (self.instance is not None and self.instance.status is Status.PAUSED)
+
+    def is_behind_dead(self) -> bool:
         dead = self.in_state(RowState.DEAD)
         return any(row.reason in BLOCKING and row.role is not Role.OPERATOR for row in dead)
 
@@ -372,7 +384,7 @@ class World(OneSaga):
             for record in progress.commands.values():
                 if record.fate in (Fate.SENT, Fate.UNKNOWN):
                     self.message(Role.REPLY, Yes(), seq=record.seq)
-            for command in ("delivered", "retry"):
+            for command in ("resume", "delivered", "retry"):
                 self.operator(command)
             if any(seq is None for seq in progress.active.values()):
                 self.message(Role.EVENT, Begun())

@@ -82,7 +82,7 @@ def test_retry_stores_an_operator_row_and_an_audit_row(run: Run, database: str) 
     assert (ran.code, ran.documents) == (0, [{"asked": 1, "applied": 0, "waiting": 1}])
     assert "No worker runs" in ran.err
     assert (row["type"], row["source"], row["prio"], row["state"]) == ("retry", "operator", 0, RowState.READY)
-    assert (row["ref"], row["body"]) == (ref_of("checkout", "4712"), b"{}")
+    assert (row["ref"], row["body"]) == (ref_of("checkout", "4712"), b'{"why":"provider is back"}')
     assert audit(database) == [
         {"actor": "ann", "action": "retry", "target": "saga/checkout/4712", "reason": "provider is back"}
     ]

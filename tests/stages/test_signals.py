@@ -186,8 +186,9 @@ def settle(database: str, state: int, reason: str | None) -> None:
     """What a worker does with the row, as far as the command line can see."""
 
     async def work(connection: asyncpg.Connection) -> None:
+        settled_at = "CASE WHEN $1::int IN (3, 4) THEN now() END"
         statement = (
-            "UPDATE saga_worker.inbox SET state = $1::int, reason = $2, settled_at = CASE WHEN $1::int IN (3, 4) THEN now() END"
+            f"UPDATE saga_worker.inbox SET state = $1::int, reason = $2, settled_at = {settled_at}"
             " WHERE source = 'signal'"
         )
 

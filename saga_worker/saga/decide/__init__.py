@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from saga_worker.saga.decide import event, forward, local, operator, reply, result, timer, undo
 from saga_worker.saga.decide.next import (
     Begin,
+    Fail,
     Finish,
     Leave,
     Next,
@@ -140,6 +141,8 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
             undo.begin(draft, reason)
         case Finish(reason):
             forward.complete(draft, reason)
+        case Fail(reason):
+            forward.fail(draft, reason)
         case RollBack(to, reason):
             return _gone_on(draft, undo.roll_back(draft, to, reason), Applied(reason))
         case Proceed(reason):

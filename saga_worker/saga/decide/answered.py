@@ -27,6 +27,7 @@ from saga_worker.saga.instance import CommandKind, CommandRecord, Fate
 from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.retry import Compensate
 from saga_worker.saga.steps import CommandOf
+from saga_worker.saga.transitions import Status
 
 LATE = "late_reply"
 
@@ -134,10 +135,10 @@ def _late_rejection(draft: Draft, record: CommandRecord) -> Next:
 
 def _undone(draft: Draft, record: CommandRecord) -> Next:
     assert record.undoes is not None
-    if not draft.must_be_undone(draft.commands[record.undoes]):
-        return Stay(LATE)
-    draft.mark_undone(record.undoes)
-    return Proceed()
+    is_wanted = draft.must_be_undone(draft.commands[record.undoes])
+    if is_wanted or draft.status is Status.FAILED:
+        draft.mark_undone(record.undoes)
+    return Proceed() if is_wanted else Stay(LATE)
 
 
 def _undo_refused(draft: Draft, record: CommandRecord) -> Next:
@@ -168,6 +169,8 @@ def _given_up(draft: Draft, record: CommandRecord, said: Said) -> Next:
 def _nothing_more(draft: Draft, record: CommandRecord) -> Next:
     """Nobody is left who could answer: an undo, or a strict step that the saga has given up."""
     draft.give_up(record)
+    if draft.status is Status.FAILED:
+        return Stay(LATE)
     if record.kind is CommandKind.UNDO:
         if record.undoes is None or not draft.must_be_undone(draft.commands[record.undoes]):
             return Stay(LATE)

@@ -39,6 +39,13 @@ def complete(draft: Draft, reason: str | None) -> None:
     draft.become(Status.COMPLETED, reason=reason)
 
 
+def fail(draft: Draft, reason: str) -> None:
+    """The end, leaving what was done: nothing more is sent, run, undone or watched. Late answers are recorded."""
+    draft.leave_flow()
+    draft.let_go()
+    draft.become(Status.FAILED, reason=reason)
+
+
 def _open(draft: Draft, step_ids: Sequence[str], *, over: Sequence[str] = ()) -> Next | None:
     """Open these steps, and what follows those that are `over`, or over as soon as they are opened."""
     pending, ended = list(step_ids), list(over)

@@ -51,6 +51,12 @@ class Finish(Struct, frozen=True):
     reason: str
 
 
+class Fail(Struct, frozen=True):
+    """Leave the flow, or stop going back, and leave everything where it is."""
+
+    reason: str
+
+
 class Proceed(Struct, frozen=True):
     """Compensation goes on with its next undo, if it is time."""
 
@@ -71,6 +77,7 @@ Next = (
     | Undo
     | RollBack
     | Finish
+    | Fail
     | Proceed
     | UndoAgain
     | Ignored
