@@ -32,6 +32,7 @@ __all__ = [
     "Undo",
     "UndoOf",
     "Verdict",
+    "WaitFor",
     "activity",
     "choice",
     "clear_terminal_errors",
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from saga_worker.saga.activity import Activity, activity
+    from saga_worker.saga.activity import Activity, WaitFor, activity
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
     from saga_worker.saga.errors import DefinitionError, TerminalError
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
     )
 else:
     _HOMES = {
-        "activity": ("Activity", "activity"),
+        "activity": ("Activity", "WaitFor", "activity"),
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),
         "errors": ("DefinitionError", "TerminalError"),

@@ -36,6 +36,7 @@ ADVICE: Final = {
     "rounds_exhausted": "the loop {} went through all its rounds past the pivot, and the saga went on",
     "unsettled_expired": "nobody ever said whether {} had an effect; ask the participant",
     "dead_letter": "a message of it died; see the dead rows, mend the cause, then replay the row",
+    "no_upgrade": "{}; start a worker that has its version, or mend the upgrade",
     "timer_failed": "the handler of timer {} keeps raising, or kills its workers; mend the definition, then retry",
 }
 

@@ -6,7 +6,7 @@ that `decide`, the routes and the operator's views need to know.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
@@ -50,9 +50,12 @@ from saga_worker.saga.steps import (
     checked_event,
 )
 from saga_worker.saga.terminal import ErrorMapper
+from saga_worker.saga.upgrade import Upgrade, declare
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+
+Old = TypeVar("Old", bound=BaseModel)
 
 
 P = TypeVar("P", bound=BaseModel)  # the output of an earlier step
@@ -115,6 +118,7 @@ class Saga(Generic[S]):
         self.sequences: Final[dict[str, str | None]] = {}  # wire type -> pointer to its number, if it is numbered
         self.arms: Final[dict[str, list[Arm]]] = {}
         self.steps: Final[dict[str, AnyStep]] = {}
+        self.upgrades: Final[dict[int, Upgrade]] = {}  # by the version that they start from
         self.reads_outputs = False  # some input map takes all outputs
         self.queries: Final[dict[str, Query[S, Any]]] = {}
         self._key_kind = key_kind
@@ -274,8 +278,9 @@ class Saga(Generic[S]):
         """
         given = Bounds(timeout=timeout, retry=retry, undo=undo, undo_timeout=undo_timeout, undo_retry=undo_retry)
         step: PlacedStep[S, I, O] = place(
-            work, input, given, state_model=self.state_model, name=name, after=after, source=where_called()
-        )
+            work, input, given, state_model=self.state_model, name=name, after=after, source=where_called(),
+            add_arm=self._add_arm, number=self._number,
+        )  # fmt: skip
         self._add(step)
         self.reads_outputs = self.reads_outputs or step.takes_outputs
         if result is not None:
@@ -388,6 +393,36 @@ class Saga(Generic[S]):
         if self._flow is not None:
             raise DefinitionError(f"{where_called()}: saga {self.name} has a flow already; call flow(…) once.")
         self._flow = flow_of(steps)
+
+    @overload
+    def upgrade_from(
+        self, old: Saga[Old], /, *, steps: Mapping[str, str | None] | None = None
+    ) -> Callable[[Callable[[Old], S]], Callable[[Old], S]]: ...
+
+    @overload
+    def upgrade_from(
+        self, old: int, /, *, steps: Mapping[str, str | None] | None = None
+    ) -> Callable[[Callable[[dict[str, Any]], S]], Callable[[dict[str, Any]], S]]: ...
+
+    def upgrade_from(
+        self, old: Saga[Any] | int, /, *, steps: Mapping[str, str | None] | None = None
+    ) -> Callable[[Callable[[Any], S]], Callable[[Any], S]]:
+        """Sagas of an older version go on under this one from their next input; the function makes the new state.
+
+        `steps` names what is called otherwise now, steps and loops (`{"old": "new"}`); `None` says that a step is gone
+        and what it did stands. Where a saga stands at something that has no place here, it stays as it is. By its
+        number, for a version that is not in the code any more, the function gets the stored state as a plain dict.
+        """
+        if not isinstance(old, Saga | int):
+            raise DefinitionError(
+                f"{where_called()}: saga {self.name}: upgrade_from takes the older saga, or the number of its version."
+            )
+
+        def register(make: Callable[[Any], S]) -> Callable[[Any], S]:
+            declare(self, old, make, steps)
+            return make
+
+        return register
 
     def check(self) -> None:
         """Raises `DefinitionError` with one line for every problem that shows without running anything."""

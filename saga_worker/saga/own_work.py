@@ -6,7 +6,7 @@ flow and to `decide`. Nothing is awaited here: the shell runs the functions and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
@@ -48,6 +48,11 @@ class ActivityContext(Protocol):
         """When this attempt's time is over, on the database's clock."""
         ...
 
+    @property
+    def trace_headers(self) -> Mapping[str, str]:
+        """`traceparent`, and `tracestate` if there is one: send them along with calls. Empty: the saga has no trace."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ActivityFailed:
@@ -56,6 +61,7 @@ class ActivityFailed:
     error: str
     attempts: int
     is_terminal: bool  # it said that trying again is no use
+    partial: dict[str, Any] | None = None  # what it has done all the same, if it said so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +107,7 @@ class ActivityStep(Step[S], Generic[S, O]):
 
     def call(
         self, stored: bytes, state_model: type[BaseModel], ctx: ActivityContext, *, is_undo: bool
-    ) -> Awaitable[BaseModel | None]:
+    ) -> Awaitable[object]:
         """An attempt, to be awaited: the work, or what takes it back, on the state that was stored for it."""
         state = state_model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
         if not is_undo:
@@ -117,7 +123,7 @@ class ActivityStep(Step[S], Generic[S, O]):
         return handler
 
     def failed(self, handler: Callable[[S, ActivityFailed], Verdict], /) -> Callable[[S, ActivityFailed], Verdict]:
-        """What a failure means that left nothing behind; without a handler the saga compensates.
+        """What a failure means that left nothing behind, or `why.partial`; without a handler the saga compensates.
 
         Not called when the activity may have worked (an attempt timed out or its worker died, or every attempt raised
         and its undo is hybrid): then the saga compensates, this step included.

@@ -169,8 +169,9 @@ def _wait_again(draft: Draft) -> bool:
     is_armed = False
     for step_id in draft.active:
         step = draft.saga.steps[step_id]
-        if isinstance(step, WaitStep) and step.timeout is not None and draft.lift(step_id, WAIT_EXPIRED):
-            draft.arm(f"{WAIT}:{step_id}", step.timeout)
+        timeout = step.timeout if isinstance(step, WaitStep) else draft.wait_of(step_id)
+        if timeout is not None and draft.lift(step_id, WAIT_EXPIRED):
+            draft.arm(f"{WAIT}:{step_id}", timeout)
             is_armed = True
     if draft.saga.deadline is not None and draft.lift(None, DEADLINE_PASSED):
         draft.arm(DEADLINE, draft.saga.deadline)
