@@ -13,9 +13,9 @@ REASONS: Final = (
     "duplicate_start", "filtered", "handler_error", "id_reused", "invalid_encoding", "invalid_json",
     "invalid_message_id", "invalid_source", "invalid_type", "key_mismatch", "late_reply", "listed_already",
     "missing_message_id", "missing_type", "no_definition", "no_upgrade", "not_an_object", "not_expected",
-    "not_expected_yet", "not_handled", "not_listed", "not_paused", "not_waiting", "nothing_to_mark", "nothing_to_retry",
-    "nul_character", "number_out_of_range", "out_of_sequence", "paused", "payload_too_large", "rechecked",
-    "saga_finished", "schema_mismatch", "timer_not_armed", "too_deep", "too_late", "unknown_activity",
+    "not_expected_yet", "not_handled", "not_listed", "not_paused", "not_waiting", "nothing_to_mark",
+    "nothing_to_retry", "nul_character", "number_out_of_range", "out_of_sequence", "paused", "payload_too_large",
+    "rechecked", "saga_finished", "schema_mismatch", "timer_not_armed", "too_deep", "too_late", "unknown_activity",
     "unknown_command", "unknown_operator_command", "unknown_saga", "unknown_type", "unreadable", "unstorable",
     "unsupported_content_type", "unsupported_encoding", "worker_killed",
 )  # fmt: skip

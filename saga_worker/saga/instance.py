@@ -65,6 +65,11 @@ class Timer(Struct, frozen=True, array_like=True):
     failures: int = 0  # how often its handler raised in a row
     deaths: int = 0  # of workers that had it in hand: after the first it runs alone, and only then more are counted
 
+    @property
+    def has_killed(self) -> bool:
+        """Whether it fires no more by itself because workers died of it."""
+        return self.due_at == NEVER and self.deaths > 0
+
 
 class Round(Struct, frozen=True, array_like=True):
     """Where a loop is: the number of the round, from 1, and the last message number before it began."""

@@ -1,6 +1,6 @@
 """An operator, or the worker itself, says something: try again, look again, this cannot be delivered.
 
-What an operator does to the course of a saga stands in `control`.
+What an operator does to the course of a saga stands in `control`, and to its timers in `timer_control`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from pydantic_core import from_json
 
 from saga_worker.saga import flow
-from saga_worker.saga.decide import control
+from saga_worker.saga.decide import control, timer_control
 from saga_worker.saga.decide.next import Next, OpenAgain, Proceed, Stay
 from saga_worker.saga.draft import (
     AFRESH,
@@ -41,6 +41,7 @@ from saga_worker.saga.transitions import Status
 
 COMMANDS: Final = {
     **control.COMMANDS,
+    **timer_control.COMMANDS,
     "retry": "try again whatever put the saga on the attention list",
     "recheck": "judge held and parked rows anew",
     "undeliverable": "a command found no queue; the relay keeps trying",
@@ -53,6 +54,8 @@ def apply(draft: Draft, command: OperatorCommand) -> Next:
     """What the command does to this saga."""
     if command.type in control.COMMANDS:
         return control.apply(draft, command.type, _arguments(command))
+    if command.type in timer_control.COMMANDS:
+        return timer_control.apply(draft, command.type, _arguments(command))
     match command.type:
         case "retry":
             return Ignored("paused") if draft.status is Status.PAUSED else _retry(draft)
@@ -95,7 +98,7 @@ def _worker_killed(draft: Draft, command: OperatorCommand) -> Next:
     timer = draft.timers.get(name)
     if timer is None or str(timer.epoch) != epoch:
         return Ignored("timer_not_armed")
-    if timer.due_at == NEVER:  # its name is on the list; this worker had it in hand before that
+    if timer.due_at == NEVER:  # its name is on the list, or it is cancelled; this worker had it in hand before that
         return Ignored("listed_already")
     deaths = max(1, timer.deaths + bool(arguments.get("alone")))
     alone = deaths - 1
@@ -188,7 +191,7 @@ def _acknowledge(draft: Draft) -> bool:
 
 def _hurry_failed_timers(draft: Draft) -> bool:
     """Timers whose code raised do not wait for their next try; those that killed are tried once more."""
-    failed = {name: timer for name, timer in draft.timers.items() if timer.failures or timer.due_at == NEVER}
+    failed = {name: timer for name, timer in draft.timers.items() if timer.failures or timer.has_killed}
     for name, timer in failed.items():
         draft.timers[name] = replace(timer, due_at=draft.given.now, failures=0, deaths=0)
     return bool(failed)
