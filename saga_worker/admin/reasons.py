@@ -16,6 +16,7 @@ REASONS: Final = (
     "not_expected_yet", "not_handled", "not_listed", "not_paused", "not_waiting", "nothing_to_mark",
     "nothing_to_retry", "nul_character", "number_out_of_range", "out_of_sequence", "paused", "payload_too_large",
     "rechecked", "saga_finished", "schema_mismatch", "timer_not_armed", "too_deep", "too_late", "unknown_activity",
-    "unknown_command", "unknown_operator_command", "unknown_saga", "unknown_type", "unreadable", "unstorable",
-    "unsupported_content_type", "unsupported_encoding", "worker_killed",
+    "unknown_child", "unknown_child_command", "unknown_command", "unknown_operator_command", "unknown_parent",
+    "unknown_saga", "unknown_type", "unreadable", "unstorable", "unsupported_content_type", "unsupported_encoding",
+    "worker_killed",
 )  # fmt: skip

@@ -18,7 +18,7 @@ from saga_worker import Retry, Saga, days, seconds
 from saga_worker.saga.changes import JournalRow, SagaChange
 from saga_worker.saga.draft import AFRESH
 from saga_worker.saga.fold import NOT_NOW, Limits
-from saga_worker.saga.inputs import PublishEvent, SendCommand
+from saga_worker.saga.inputs import MESSAGES, PublishEvent, SendCommand
 from saga_worker.saga.instance import NEVER, CommandKind, CommandRecord, Fate, Instance
 from saga_worker.saga.messages import Message, encode
 from saga_worker.saga.retry import Undo
@@ -101,7 +101,9 @@ class World(OneSaga):
         for entry in self.journal[known:]:
             self._check_input(entry, unsent)
         if self.instance is not None:
-            assert [e.seq for e in self.effects[sent:]] == [s for e in self.journal[known:] for s in e.sent]
+            assert [e.seq for e in self.effects[sent:] if isinstance(e, MESSAGES)] == [
+                s for e in self.journal[known:] for s in e.sent
+            ]
             for entry in self.journal[known:]:
                 self._check_direction(self.instance, entry)
             if len(self.journal) == known + 1:
@@ -217,8 +219,11 @@ class World(OneSaga):
             assert self.gave_up or self.are_apart(commands[one], commands[other]), "two undos at a time"
 
     def _check_reason_to_move(self, instance: Instance) -> None:
-        """I8, for every open step and every effect that has to be taken back. A paused saga waits for its operator."""
-        if instance.status is Status.PAUSED:
+        """I8, for every open step and every effect that has to be taken back.
+
+        A paused saga waits for its operator, and of one that an operator has ended nothing is watched.
+        """
+        if instance.status in (Status.PAUSED, Status.FAILED):
             return
         timers, attention = instance.progress.timers, instance.progress.attention
         for step_id, seq in instance.progress.active.items():
@@ -244,7 +249,7 @@ class World(OneSaga):
             in_hand = self.is_undone_soon(instance, record) or waits_its_turn
             assert in_hand or f"undo_failed: {record.step}" in attention, f"nobody takes back {record}"
         for record in instance.progress.commands.values():
-            if record.fate is Fate.UNKNOWN and self.command_step(record).undo_mode is Undo.STRICT:
+            if record.fate is Fate.UNKNOWN and not record.undone and self.command_step(record).undo_mode is Undo.STRICT:
                 assert f"watch:{record.seq}" in timers or f"unsettled_expired: {record.step}" in attention
 
     def _check_ends(self, instance: Instance) -> None:

@@ -18,6 +18,7 @@ from saga_worker.saga.draft import (
     CANNOT_COMPENSATE,
     DEADLINE,
     DEADLINE_PASSED,
+    ITEMS_FAILED,
     LOCAL,
     LOCAL_FAILED,
     NO_ANSWER,
@@ -186,7 +187,8 @@ def _acknowledge(draft: Draft) -> bool:
     """Nothing can be done about what wanted to go back past the pivot, except to know it."""
     steps = [step_id for step_id in draft.saga.steps if draft.lift(step_id, CANNOT_COMPENSATE)]
     loops = [loop for loop in flow.loops(draft.saga.flow_root) if draft.lift(loop.name, ROUNDS_EXHAUSTED)]
-    return bool(steps or loops)
+    items = [step_id for step_id in draft.saga.steps if draft.lift(step_id, ITEMS_FAILED)]
+    return bool(steps or loops or items)
 
 
 def _hurry_failed_timers(draft: Draft) -> bool:
