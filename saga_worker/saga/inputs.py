@@ -138,9 +138,19 @@ class CancelActivity(Struct, frozen=True):
     seq: int
 
 
+class MoveActivity(Struct, frozen=True):
+    """Further attempts of this activity, or undo, are made by another version of the definition, on this input."""
+
+    seq: int
+    step: str
+    version: int
+    input: bytes
+    timeout: timedelta
+
+
 MESSAGES: Final = (SendCommand, PublishEvent)  # the effects that go through the outbox
-OF_ACTIVITIES: Final = (RunActivity, CancelActivity)
-Effect = SendCommand | PublishEvent | RunActivity | CancelActivity
+OF_ACTIVITIES: Final = (RunActivity, CancelActivity, MoveActivity)
+Effect = SendCommand | PublishEvent | RunActivity | CancelActivity | MoveActivity
 
 
 class Applied(Struct, frozen=True):
