@@ -12,6 +12,7 @@ __all__ = [
     "Activity",
     "ActivityContext",
     "ActivityFailed",
+    "ChildFailed",
     "Command",
     "Compensate",
     "Complete",
@@ -28,10 +29,12 @@ __all__ = [
     "Rollback",
     "Saga",
     "Step",
+    "Tally",
     "TerminalError",
     "Undo",
     "UndoOf",
     "Verdict",
+    "WaitFor",
     "activity",
     "choice",
     "clear_terminal_errors",
@@ -50,7 +53,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from saga_worker.saga.activity import Activity, activity
+    from saga_worker.saga.activity import Activity, WaitFor, activity
+    from saga_worker.saga.children import ChildFailed, Tally
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
     from saga_worker.saga.errors import DefinitionError, TerminalError
@@ -71,7 +75,8 @@ if TYPE_CHECKING:
     )
 else:
     _HOMES = {
-        "activity": ("Activity", "activity"),
+        "children": ("ChildFailed", "Tally"),
+        "activity": ("Activity", "WaitFor", "activity"),
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),
         "errors": ("DefinitionError", "TerminalError"),

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import asyncpg
 from msgspec import Struct
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from saga_worker.inbox import NewRow
 from saga_worker.saga.changes import SagaChange
@@ -73,6 +73,8 @@ class Ended(Struct, frozen=True):
     is_uncertain: bool = False  # it may have worked
     rest: float | None = None  # None: this was the last
     was_stopped: bool = False  # by a worker that ends: it does not count
+    partial: bytes | None = None  # what it has done before it failed
+    outcome: str | None = None  # one that neither value nor error says
 
     @property
     def is_final(self) -> bool:
@@ -198,7 +200,7 @@ async def _retry(conn: Connection, ended: dict[Key, Ended]) -> set[Key]:
 async def _too_late(conn: Connection, ended: dict[Key, Ended]) -> set[Key]:
     """Attempts that lost their epoch: late successes of what was given up; undos that waited for them may go."""
     await conn.execute("activity_ended", [k[0] for k in ended], [k[1] for k in ended])
-    worked = [k for k, e in ended.items() if e.value is not None]
+    worked = [k for k, e in ended.items() if e.value is not None or e.partial is not None]
     if not worked:
         return set()
     rows = await conn.fetch("activity_late", [k[0] for k in worked], [k[1] for k in worked])
@@ -218,6 +220,8 @@ async def _move(conn: Connection, changes: Sequence[SagaChange]) -> None:
 
 
 def _outcome(ended: Ended) -> str:
+    if ended.outcome is not None:
+        return ended.outcome
     if ended.value is not None:
         return ACTIVITY_DONE
     return (
@@ -238,9 +242,8 @@ def _result(ended: Ended, *, is_late: bool = False) -> NewRow:
 
 
 def _why(ended: Ended) -> bytes:
-    return to_json(
-        {"error": storable(ended.error), "attempts": ended.attempt.number, "is_terminal": ended.is_terminal}
-    )  # fmt: skip
+    why = {"error": storable(ended.error), "attempts": ended.attempt.number, "is_terminal": ended.is_terminal}
+    return to_json(why if ended.partial is None else {**why, "partial": from_json(ended.partial)})
 
 
 async def _begin(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) -> list[Attempt]:

@@ -11,5 +11,6 @@ a worker decides about it as about any other message. Needs PostgreSQL alone, no
 from saga_worker.client.client import Client
 from saga_worker.client.contract import Accepted, NotDecided, Snapshot, StartRefused, StillOpen
 from saga_worker.client.run import Run
+from saga_worker.client.tracing import tracing
 
-__all__ = ["Accepted", "Client", "NotDecided", "Run", "Snapshot", "StartRefused", "StillOpen"]
+__all__ = ["Accepted", "Client", "NotDecided", "Run", "Snapshot", "StartRefused", "StillOpen", "tracing"]

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, Final, Generic, NoReturn, Self, TypeVar, Un
 from pydantic import BaseModel
 
 from saga_worker.saga.errors import DefinitionError
-from saga_worker.saga.messages import snake_case
+from saga_worker.saga.messages import Event, snake_case
 from saga_worker.saga.own_work import O
 from saga_worker.saga.retry import Retry, Undo
 from saga_worker.saga.source import checked_name, local_names, where, where_called
@@ -27,6 +27,7 @@ from saga_worker.saga.terminal import ErrorMapper
 I = TypeVar("I", bound=BaseModel)  # noqa: E741  # the input of an activity
 
 CTX: Final = "ctx"
+OF_THE_EVENT: Final = ("event", "event_type", "event_payload")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,30 @@ class Shape:
 
     takes: frozenset[str]
     bears_unknown: bool = False  # a compensation that can be called without an output
+    may_wait: bool = False
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class WaitFor:
+    """What `execute` returns to wait for the first of these events, and be entered again with it.
+
+    When nothing comes within `timeout` the saga compensates; past the pivot it asks for attention. While it waits, the
+    activity may have had an effect: a compensation that takes `Output | None` is called with None, or with `so_far`,
+    an output that says what was done so far; one that takes `Output` is called only if there is a `so_far`.
+    """
+
+    events: tuple[type[Event], ...]
+    timeout: timedelta
+    so_far: BaseModel | None
+
+    def __init__(
+        self, event: type[Event], /, *others: type[Event], timeout: timedelta, so_far: BaseModel | None = None
+    ) -> None:
+        if timeout <= timedelta(0):
+            raise ValueError(f"WaitFor: timeout is {timeout}; give a duration above zero")
+        object.__setattr__(self, "events", (event, *others))
+        object.__setattr__(self, "timeout", timeout)
+        object.__setattr__(self, "so_far", so_far)
 
 
 class Activity(ABC, Generic[I, O]):
@@ -73,9 +98,14 @@ class Activity(ABC, Generic[I, O]):
     `execute` is called at least once for each attempt. `compensate` gets the input and the output that were recorded
     for this saga, read by their models again. If it takes `Charged | None` it is also called (with None) when nobody
     knows whether `execute` worked, as `Undo.HYBRID` says; else only for what was done, as `Undo.STRICT` says. Both
-    may take `ctx: ActivityContext`. `input_model` and `output_model` are set when a class is made. Raises
-    `DefinitionError` for annotations that do not say what goes in and what comes out. Class keywords are defaults
-    for `Saga.step`.
+    may take `ctx: ActivityContext`.
+
+    An `execute` that returns `Charged | WaitFor` may wait for an event and be entered again with it: it also takes
+    `event: TheEvent | None = None`, or `event_type: str | None = None, event_payload: dict[str, Any] | None = None`,
+    which are None the first time. Each entry has an idempotency key of its own.
+
+    `input_model` and `output_model` are set when a class is made. Raises `DefinitionError` for annotations that do
+    not say what goes in and what comes out. Class keywords are defaults for `Saga.step`.
     """
 
     input_model: type[BaseModel]
@@ -111,7 +141,7 @@ class Activity(ABC, Generic[I, O]):
         cls.compensate_shape = _read_compensate(taking_back, *models, is_method=True) if has_one else None
 
     @abstractmethod
-    async def execute(self, inp: I, /, *args: Any, **kwargs: Any) -> O:
+    async def execute(self, inp: I, /, *args: Any, **kwargs: Any) -> O | WaitFor:
         """The work; raise `TerminalError` when trying again is no use."""
         raise NotImplementedError
 
@@ -132,7 +162,9 @@ class Activity(ABC, Generic[I, O]):
 class FunctionActivity(Activity[I, O], Generic[I, O]):
     """What `activity` makes of a function. It can be called as the function that it was."""
 
-    def __init__(self, work: Callable[Concatenate[I, ...], Awaitable[O]], bounds: Bounds, name: str | None) -> None:
+    def __init__(
+        self, work: Callable[Concatenate[I, ...], Awaitable[O | WaitFor]], bounds: Bounds, name: str | None
+    ) -> None:
         self.input_model, self.output_model, self.execute_shape = _read_execute(work, None, None, is_method=False)
         self.bounds = bounds
         self.__doc__ = work.__doc__
@@ -141,10 +173,10 @@ class FunctionActivity(Activity[I, O], Generic[I, O]):
         checked_name(self._name, "activity", source=where(work))
         self._undo: Callable[..., Awaitable[None]] | None = None
 
-    def __call__(self, inp: I, /, *args: Any, **kwargs: Any) -> Awaitable[O]:
+    def __call__(self, inp: I, /, *args: Any, **kwargs: Any) -> Awaitable[O | WaitFor]:
         return self._work(inp, *args, **kwargs)
 
-    async def execute(self, inp: I, /, *args: Any, **kwargs: Any) -> O:
+    async def execute(self, inp: I, /, *args: Any, **kwargs: Any) -> O | WaitFor:
         return await self._work(inp, *args, **kwargs)
 
     async def compensate(self, inp: I, out: O, /, *args: Any, **kwargs: Any) -> None:
@@ -165,12 +197,12 @@ class FunctionActivity(Activity[I, O], Generic[I, O]):
 
 
 @overload
-def activity(work: Callable[Concatenate[I, ...], Awaitable[O]], /) -> FunctionActivity[I, O]: ...
+def activity(work: Callable[Concatenate[I, ...], Awaitable[O | WaitFor]], /) -> FunctionActivity[I, O]: ...
 
 
 @overload
 def activity(
-    work: Callable[Concatenate[I, ...], Awaitable[O]], /, *,
+    work: Callable[Concatenate[I, ...], Awaitable[O | WaitFor]], /, *,
     compensate: Callable[Concatenate[I, O, ...], Awaitable[None]], timeout: timedelta | None = None,
     retry: Retry | None = None, undo: Undo | None = None, undo_timeout: timedelta | None = None,
     undo_retry: Retry | None = None, terminal: tuple[type[Exception], ...] | None = None,
@@ -180,7 +212,7 @@ def activity(
 
 @overload
 def activity(
-    work: Callable[Concatenate[I, ...], Awaitable[O]], /, *, timeout: timedelta | None = None,
+    work: Callable[Concatenate[I, ...], Awaitable[O | WaitFor]], /, *, timeout: timedelta | None = None,
     retry: Retry | None = None, undo: Undo | None = None, undo_timeout: timedelta | None = None,
     undo_retry: Retry | None = None, terminal: tuple[type[Exception], ...] | None = None,
     as_terminal: ErrorMapper | None = None, concurrency: int | None = None, name: str | None = None,
@@ -222,7 +254,7 @@ class _Decorator:
     name: str | None
     compensate: Callable[..., Awaitable[None]] | None
 
-    def __call__(self, work: Callable[Concatenate[I, ...], Awaitable[O]], /) -> FunctionActivity[I, O]:
+    def __call__(self, work: Callable[Concatenate[I, ...], Awaitable[O | WaitFor]], /) -> FunctionActivity[I, O]:
         made = FunctionActivity(work, self.bounds, self.name)
         return made if self.compensate is None else made.undo(self.compensate)
 
@@ -263,12 +295,16 @@ def _read_execute(
     """Input, output and shape of the function that does the work; of a method they are those of its class."""
     reader = _Reader(work, is_method=is_method)
     (first,) = reader.positional(1, "one input")
-    shape = Shape(reader.optional(1, (CTX,)))
+    takes = reader.optional(1, (CTX, *OF_THE_EVENT))
     taken = reader.model(reader.hints.get(first), wanted_in, f"annotate {first} with the pydantic model that goes in")
-    given = reader.model(
-        reader.hints.get("return"), wanted_out, "annotate the one pydantic model that it returns"
-    )  # fmt: skip
-    return taken, given, shape
+    members = _members(reader.hints.get("return"))
+    rest = [member for member in members if member is not WaitFor]
+    remedy = "annotate what it returns: one pydantic model, or that | WaitFor"
+    given = reader.model(rest[0] if len(rest) == 1 else None, wanted_out, remedy)
+    may_wait = len(rest) < len(members)
+    if may_wait and takes.isdisjoint(OF_THE_EVENT):
+        reader.refuse(f"it may wait, and is then entered again with an event; take one of {', '.join(OF_THE_EVENT)}")
+    return taken, given, Shape(takes, may_wait=may_wait)
 
 
 def _read_compensate(work: Callable[..., Any], wanted_in: Any, wanted_out: Any, *, is_method: bool) -> Shape:

@@ -16,6 +16,8 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 from pydantic import BaseModel
 
+from saga_worker.saga import family
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.commands import Answer, Then, follow
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.inputs import (
@@ -31,9 +33,22 @@ from saga_worker.saga.inputs import (
     RunActivity,
     SendCommand,
 )
-from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Mark, Progress, Recorded, Round, Timer
+from saga_worker.saga.instance import (
+    Awaited,
+    CommandKind,
+    CommandRecord,
+    Fate,
+    Instance,
+    Items,
+    Mark,
+    Progress,
+    Recorded,
+    Round,
+    Taken,
+    Timer,
+)
 from saga_worker.saga.messages import Event, Message, encode
-from saga_worker.saga.own_work import ActivityStep, Answered, LocalStep
+from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalStep
 from saga_worker.saga.placed import Outputs, PlacedStep, stored_for_call
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
@@ -51,6 +66,7 @@ EVERY: Final = "every"
 SLEEP: Final = "sleep"
 DEADLINE: Final = "deadline"
 LOCAL: Final = "local"  # a local step is to be run
+JOINED: Final = "joined"  # a `for_each` without items is over
 
 # Attention entries are "<reason>: <step, destination or timer>"; `deadline_passed` stands alone.
 NO_ANSWER: Final = "no_answer"
@@ -58,6 +74,7 @@ REJECTED_AFTER_PIVOT: Final = "rejected_after_pivot"
 LOCAL_FAILED: Final = "local_failed"
 WAIT_EXPIRED: Final = "wait_expired"
 ROUNDS_EXHAUSTED: Final = "rounds_exhausted"
+ITEMS_FAILED: Final = "items_failed"  # more than may, past the pivot
 DEADLINE_PASSED: Final = "deadline_passed"
 UNDO_FAILED: Final = "undo_failed"
 UNSETTLED_EXPIRED: Final = "unsettled_expired"
@@ -70,10 +87,11 @@ OF_A_STEP: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED)
 OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED)
 OF_MESSAGES: Final = (UNDELIVERABLE, "dead_letter")  # true of whatever was stored, whatever becomes of the saga
 
+NOT_OPEN: Final = 0  # in place of the seq of an open step
 AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
 
 _APPLIED: Final = Applied()
-_ANSWERED: Final = (CommandOf, ActivityStep, LocalStep)
+_ANSWERED: Final = (CommandOf, ActivityStep, LocalStep, SubsagaStep, EachStep)
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an escaped NUL, not an escaped backslash before "u0000"
 
 
@@ -101,6 +119,8 @@ class Draft:
         self.rounds: Mapping[str, Round] = progress.rounds
         self.withdrawn = frozenset(progress.withdrawn)
         self.savepoints: Mapping[str, Mark] = progress.savepoints
+        self.items: dict[int, Items] = {} if progress.items is UNSET else progress.items  # never changed in place
+        self.parent = None if progress.parent is UNSET else progress.parent
         self.trace = progress.trace
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
         self.effects: list[Effect] = []
@@ -182,16 +202,19 @@ class Draft:
         self._emit_command(record, timeout)
         return self.seq
 
-    def work(self, step: ActivityStep[Any, Any] | LocalStep[Any], *, undoes: int | None = None) -> int:
-        """Commit to running an activity or a local step, or with `undoes` what takes it back."""
+    def work(
+        self, step: ActivityStep[Any, Any] | LocalStep[Any] | Children, *, undoes: int | None = None,
+        event: Taken | None = None,
+    ) -> int:  # fmt: skip
+        """Commit to an activity, a local step or children; `undoes`: what takes it back, `event`: once more with it."""
         self.seq += 1
+        if isinstance(step, PlacedStep) and undoes is None:
+            self.recorded[self.seq] = self._entry(step, event)
         kind = CommandKind.FORWARD if undoes is None else CommandKind.UNDO
         record = CommandRecord(
             seq=self.seq, step=step.id, kind=kind, fate=Fate.SENT, destination="", type=step.id, body=None,
             undoes=undoes,
         )  # fmt: skip
-        if undoes is None and isinstance(step, PlacedStep):
-            self.recorded[self.seq] = Recorded(step.make_input(self.state, Outputs(self._outputs())))
         self.commands[self.seq] = record
         self._start_work(record, step)
         return self.seq
@@ -206,9 +229,12 @@ class Draft:
         else:
             self._start_work(record, step)
 
-    def _start_work(self, record: CommandRecord, step: ActivityStep[Any, Any] | LocalStep[Any]) -> None:
+    def _start_work(self, record: CommandRecord, step: ActivityStep[Any, Any] | LocalStep[Any] | Children) -> None:
         if isinstance(step, LocalStep):
             self.arm(f"{LOCAL}:{record.seq}", timedelta(0))
+            return
+        if isinstance(step, SubsagaStep | EachStep):
+            self._start_children(record, step)
             return
         stored, timeout = self._work_of(record, step)
         self.effects.append(
@@ -235,39 +261,105 @@ class Draft:
 
     # -- what reusable activities have taken and returned -------------------------------------------------------------
 
-    def record_output(self, seq: int, output: bytes) -> None:
-        """What came out, for an undo or a later step."""
-        self.recorded[seq] = replace(self.recorded[seq], output=Raw(output))
+    def _entry(self, step: PlacedStep[Any, Any, Any], event: Taken | None) -> Recorded:
+        """What goes in: made by the author, or what went in before that waited, with the event."""
+        if event is None:
+            return Recorded(step.make_input(self.state, Outputs(self._outputs())))
+        before = self._last_entry(step.id)
+        assert before is not None
+        last = self.recorded[before]
+        return Recorded(last.input, last.output, last.is_part, event, before)
+
+    def record(
+        self, record: CommandRecord, output: bytes | None, waits: Awaited | None = None, *, is_part: bool = False
+    ) -> None:
+        """What came out of a reusable activity, unless that is known already."""
+        recorded = self.recorded.get(record.seq)
+        if recorded is None or record.fate not in (Fate.SENT, Fate.UNKNOWN):
+            return
+        stored = Raw(output) if output is not None else recorded.output
+        is_part = is_part or (waits is not None and stored is not UNSET)
+        self.recorded[record.seq] = replace(recorded, output=stored, is_part=is_part, waits=waits)
+
+    def wait_for(self, record: CommandRecord, awaited: Awaited) -> None:
+        """The activity has ended by waiting: its step stays open."""
+        self.active[record.step] = None
+        self.arm(f"{WAIT}:{record.step}", timedelta(seconds=awaited.timeout))
+        self.go_on()
+
+    def is_waiting_for(self, step_id: str, event_type: str) -> bool:
+        """Whether an activity is to be entered again with such an event."""
+        if self.active.get(step_id, NOT_OPEN) is not None:
+            return False
+        last = self._last_entry(step_id)
+        waits = self.recorded[last].waits if last is not None else None
+        return waits is not None and event_type in waits.types
+
+    def wait_of(self, step_id: str) -> timedelta | None:
+        """How long an activity that waits may do so."""
+        last = self._last_entry(step_id)
+        waits = self.recorded[last].waits if last is not None else None
+        return timedelta(seconds=waits.timeout) if waits is not None else None
+
+    def _last_entry(self, step_id: str) -> int | None:
+        return max((seq for seq in self.recorded if self.commands[seq].step == step_id), default=None)
+
+    def _follow_entry(self, record: CommandRecord, fate: Fate) -> None:
+        """Of all entries of a step, the last that was done, or may have been, stands for what has to be taken back."""
+        recorded, is_at_once = self.recorded[record.seq], is_undone_at_once(self.step(record))
+        if recorded.after and (fate is Fate.DONE or (fate is Fate.UNKNOWN and is_at_once)):
+            self.commands[recorded.after] = replace(self.commands[recorded.after], undone=True)
+        if recorded.waits is not None and recorded.output is UNSET and not is_at_once:
+            self.commands[record.seq] = replace(self.commands[record.seq], undone=True)  # it has nothing to take back
 
     def _outputs(self) -> dict[str, Raw]:
         """What stands of what was returned, by step: of several the last."""
         return {
             self.commands[seq].step: recorded.output
             for seq, recorded in sorted(self.recorded.items())
-            if recorded.output is not UNSET and self.commands[seq].fate is Fate.DONE and not self.commands[seq].undone
+            if recorded.output is not UNSET and not recorded.is_part
+            if self.commands[seq].fate is Fate.DONE and not self.commands[seq].undone
         }
 
     def _still_recorded(self) -> dict[int, Recorded] | UnsetType:
-        """What an undo or a later step may still ask for."""
+        """What an undo, a later step or a later entry may still ask for."""
         if not self.recorded:
             return UNSET
-        last = {self.commands[seq].step: seq for seq in sorted(self.recorded) if not self.commands[seq].undone}
+        last: dict[str, int] = {}
+        for seq in sorted(self.recorded):
+            record = self.commands[seq]
+            if not record.undone and record.fate is Fate.DONE and not self.recorded[seq].is_part:
+                last[record.step] = seq
         return {seq: r for seq, r in self.recorded.items() if self._is_asked_for(self.commands[seq], last)} or UNSET
 
     def _is_asked_for(self, record: CommandRecord, last: Mapping[str, int]) -> bool:
         step = self.step(record)
         assert isinstance(step, PlacedStep) and self.status is not None
+        open_seq = self.active.get(record.step, NOT_OPEN)
+        if open_seq == record.seq or (open_seq is None and self._last_entry(record.step) == record.seq):
+            return True
         if record.undone or record.fate is Fate.REJECTED:
             return False
         if step.has_undo and (self.status is not Status.COMPLETED or record.seq in self.withdrawn):
             return True
         if self.status is Status.COMPENSATING or self.status.is_final:
             return False
-        is_read = step.keeps_output or self.saga.reads_outputs
-        return record.fate is Fate.SENT or (is_read and last[record.step] == record.seq)
+        return (step.keeps_output or self.saga.reads_outputs) and last.get(record.step) == record.seq
+
+    def _start_children(self, record: CommandRecord, step: Children) -> None:
+        """Asked for again, a child is what it was: only the time for it begins anew."""
+        if record.undoes is not None:
+            family.take_back(self, record, step)
+            return
+        if step.timeout is not None:
+            self.arm(f"{TIMEOUT}:{record.seq}", step.timeout)
+        if record.attempts == 1:
+            family.start(self, record, step)
+            if isinstance(step, EachStep) and self.items[record.seq].total == 0:
+                self.arm(f"{JOINED}:{record.seq}", timedelta(0))
 
     def give_up(self, record: CommandRecord) -> None:
-        """The activity has no attempt left, and waits for an operator or for the saga to turn back."""
+        """No attempt is left (or a child has no time): it waits for an operator, or for the saga to turn back."""
         if self.commands[record.seq].fate is Fate.SENT:
             self.commands[record.seq] = replace(self.commands[record.seq], is_given_up=True)
 
@@ -324,7 +416,9 @@ class Draft:
         fate, then = follow(record.kind, record.fate, answer)
         if fate is not record.fate:
             self.commands[record.seq] = replace(record, fate=fate, body=None)
-            for kind in (TIMEOUT, RESEND, WATCH, LOCAL):
+            if record.seq in self.recorded:
+                self._follow_entry(record, fate)
+            for kind in (TIMEOUT, RESEND, WATCH, LOCAL, JOINED):
                 self.timers.pop(f"{kind}:{record.seq}", None)
             forward = record.kind is CommandKind.FORWARD
             self.lift(record.step, *((NO_ANSWER, LOCAL_FAILED, UNSETTLED_EXPIRED) if forward else (UNDO_FAILED,)))
@@ -370,7 +464,7 @@ class Draft:
 
     def is_under_way(self, record: CommandRecord) -> bool:
         """Its time-out, its next copy or its next attempt is ahead: it does not wait for an operator."""
-        if isinstance(self.step(record), ActivityStep):
+        if isinstance(self.step(record), ActivityStep | SubsagaStep | EachStep):
             return not record.is_given_up
         return any(f"{kind}:{record.seq}" in self.timers for kind in (TIMEOUT, RESEND, LOCAL))
 
@@ -378,7 +472,10 @@ class Draft:
     def past_pivot(self) -> bool:
         """The pivot's command is out (a rejection would still bring us back), or the pivot is over: only forward."""
         pivots = self.saga.flow_root.pivots
-        return self.pivoted or any(seq is not None and step_id in pivots for step_id, seq in self.active.items())
+        return self.pivoted or any(
+            step_id in pivots and (seq is not None or self._last_entry(step_id) is not None)
+            for step_id, seq in self.active.items()
+        )
 
     def go_on(self) -> None:
         """Running while something of ours is in flight for an open step, a savepoint that is gone back to included."""
@@ -465,6 +562,8 @@ class Draft:
         if self.saga.flow_root.has_loops and self.status is not Status.FAILED:
             self._list_again()
         now, before = self.given.now, self.instance
+        if self.status.is_final and (self.is_new or not before.status.is_final):
+            family.tell_end(self, self.status)
         move(None if self.is_new else before.status, self.status)
         outcome = outcome or _APPLIED
         progress = Progress(
@@ -472,6 +571,7 @@ class Draft:
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
             savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
+            items=self.items or UNSET, parent=self.parent or UNSET,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,

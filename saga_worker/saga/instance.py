@@ -48,7 +48,7 @@ class CommandRecord(Struct, frozen=True, array_like=True):
     body: str | None
     attempts: int = 1
     undoes: int | None = None
-    undone: bool = False  # its undo was answered
+    undone: bool = False  # its undo was answered, or a later entry of its step stands for what it did
     is_given_up: bool = False  # an activity without an attempt left: it waits for an operator
     seq: int = 0  # from 1 on
 
@@ -65,6 +65,11 @@ class Timer(Struct, frozen=True, array_like=True):
     failures: int = 0  # how often its handler raised in a row
     deaths: int = 0  # of workers that had it in hand: after the first it runs alone, and only then more are counted
 
+    @property
+    def has_killed(self) -> bool:
+        """Whether it fires no more by itself because workers died of it."""
+        return self.due_at == NEVER and self.deaths > 0
+
 
 class Round(Struct, frozen=True, array_like=True):
     """Where a loop is: the number of the round, from 1, and the last message number before it began."""
@@ -80,11 +85,53 @@ class Mark(Struct, frozen=True, array_like=True):
     used: int = 0
 
 
+class Parent(Struct, frozen=True, array_like=True):
+    """Who has started this saga as a child, and what it waits for: the ids to answer to."""
+
+    definition: str
+    id: str  # of the message that started it
+    asked: str | None = None  # of the one that wants it to be taken back
+
+
+class Items(Struct, frozen=True, array_like=True):
+    """How far the children of one `for_each` are: those that were started, and of them those that have ended.
+
+    With `undo`, the number of the undo, also how many were asked to go back and have answered.
+    """
+
+    total: int
+    started: int
+    done: int = 0
+    failed: int = 0
+    undo: int = 0
+    asked: int = 0
+    undone: int = 0
+    refused: int = 0
+
+
+class Taken(Struct, frozen=True):
+    """The event that an activity was entered again with."""
+
+    type: str
+    body: Raw
+
+
+class Awaited(Struct, frozen=True):
+    """What an activity waits for: the types of events, and for how many seconds."""
+
+    types: tuple[str, ...]
+    timeout: float
+
+
 class Recorded(Struct, frozen=True, omit_defaults=True):
-    """What went into an activity with an input of its own, and what came out of it: JSON of its models."""
+    """One entry of a reusable activity: what went in, and what came out of it, as JSON of its models."""
 
     input: Raw
     output: Raw | UnsetType = UNSET
+    is_part: bool = False  # not what came out, but what was done when it failed or began to wait
+    event: Taken | None = None  # with which it was entered again
+    after: int = 0  # the seq of the entry that waited for that
+    waits: Awaited | None = None  # it has ended by waiting
 
 
 class Progress(Struct, frozen=True):
@@ -101,9 +148,11 @@ class Progress(Struct, frozen=True):
     rounds: dict[str, Round] = field(default_factory=dict)  # of loops that are past their first
     withdrawn: tuple[int, ...] = ()  # commands that are taken back while the saga goes on
     savepoints: dict[str, Mark] = field(default_factory=dict)  # those that were passed
-    trace: Trace | UnsetType = UNSET  # not written without one
-    # By seq, as long as somebody may ask for it. Not even a name in the row of a saga without such activities.
-    recorded: dict[int, Recorded] | UnsetType = UNSET
+    # Not even names in the row of a saga that has none of these.
+    recorded: dict[int, Recorded] | UnsetType = UNSET  # by seq, as long as somebody may ask for it
+    items: dict[int, Items] | UnsetType = UNSET  # seq of a `for_each` -> its children
+    parent: Parent | UnsetType = UNSET
+    trace: Trace | UnsetType = UNSET
 
 
 class Instance(Struct, frozen=True):

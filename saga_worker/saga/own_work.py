@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, Type
 
 from pydantic import BaseModel
 
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.retry import Retry, Undo, Verdict
 from saga_worker.saga.source import check_coroutine, check_handler, returned_class, step_name, where
@@ -61,6 +62,7 @@ class ActivityFailed:
     error: str
     attempts: int
     is_terminal: bool  # it said that trying again is no use
+    partial: dict[str, Any] | None = None  # what it has done all the same, if it said so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ class ActivityStep(Step[S], Generic[S, O]):
 
     def call(
         self, stored: bytes, state_model: type[BaseModel], ctx: ActivityContext, *, is_undo: bool
-    ) -> Awaitable[BaseModel | None]:
+    ) -> Awaitable[object]:
         """An attempt, to be awaited: the work, or what takes it back, on the state that was stored for it."""
         state = state_model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
         if not is_undo:
@@ -122,7 +124,7 @@ class ActivityStep(Step[S], Generic[S, O]):
         return handler
 
     def failed(self, handler: Callable[[S, ActivityFailed], Verdict], /) -> Callable[[S, ActivityFailed], Verdict]:
-        """What a failure means that left nothing behind; without a handler the saga compensates.
+        """What a failure means that left nothing behind, or `why.partial`; without a handler the saga compensates.
 
         Not called when the activity may have worked (an attempt timed out or its worker died, or every attempt raised
         and its undo is hybrid): then the saga compensates, this step included.
@@ -190,11 +192,14 @@ class ActivityDecorator(Generic[S]):
         return step
 
 
-Answered: TypeAlias = CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any]  # steps with a fate
+Children: TypeAlias = SubsagaStep[Any, Any] | EachStep[Any, Any]
+Answered: TypeAlias = CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any] | Children  # steps with a fate
 AnyStep: TypeAlias = (
     CommandOf[Any, Any]
     | ActivityStep[Any, Any]
     | LocalStep[Any]
+    | SubsagaStep[Any, Any]
+    | EachStep[Any, Any]
     | WaitStep[Any]
     | SleepStep[Any]
     | SavepointStep[Any]

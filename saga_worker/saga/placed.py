@@ -9,22 +9,29 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Generic, NoReturn, TypeAlias, get_origin
+from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, get_origin
+from uuid import UUID
 
 from msgspec import UNSET, Raw
 from msgspec.json import decode, encode
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from saga_worker.saga.activity import Activity, Bounds, I, Shape
+from saga_worker.saga.activity import CTX, OF_THE_EVENT, Activity, Bounds, I, Shape, WaitFor
 from saga_worker.saga.errors import DefinitionError, TerminalError
-from saga_worker.saga.instance import Recorded
+from saga_worker.saga.instance import Recorded, Taken
+from saga_worker.saga.keys import record_key
+from saga_worker.saga.messages import Event, wire_types
+from saga_worker.saga.messages import decode as decode_message
 from saga_worker.saga.own_work import ActivityContext, ActivityPolicy, ActivityStep, O
 from saga_worker.saga.retry import Retry, Undo
-from saga_worker.saga.source import checked_name, local_names, where
-from saga_worker.saga.steps import UNDO_RETRY, S, checked_bound
+from saga_worker.saga.source import check_handler, checked_name, local_names, where_called
+from saga_worker.saga.source import where as place_of
+from saga_worker.saga.steps import UNDO_RETRY, Arm, E, S, checked_bound, checked_event
 
 InputMap: TypeAlias = Callable[..., "BaseModel | dict[str, Any]"]
+AddArm: TypeAlias = Callable[[str, Arm], None]
+Number: TypeAlias = Callable[[type[Event], Callable[[Any], int] | None, str], None]
 
 
 class Outputs:
@@ -55,17 +62,45 @@ class PlacedStep(ActivityStep[S, O], Generic[S, I, O]):
 
     def __init__(
         self, activity: Activity[I, O], make: InputMap, policy: ActivityPolicy, *,
-        after: ActivityStep[Any, Any] | None, takes_outputs: bool, step_id: str, source: str,
+        after: ActivityStep[Any, Any] | None, takes_outputs: bool, step_id: str, source: str, add_arm: AddArm,
+        number: Number,
     ) -> None:  # fmt: skip
-        super().__init__(activity.execute, activity.output_model, policy, step_id=step_id, source=source)
+        work: Any = activity.execute  # called by `call` only
+        super().__init__(work, activity.output_model, policy, step_id=step_id, source=source)
+        self.resuming: Final[dict[str, type[Event]]] = {}  # by wire type
+        self._add_arm: Final = add_arm
+        self._number: Final = number
         self.activity: Final = activity
         self.input_model: Final = activity.input_model
         self.after: Final = after
         self.takes_outputs: Final = takes_outputs
-        self.keeps_output = False  # a later step may take what comes out
+        self.keeps_output: bool = False  # a later step may take what comes out
         self._make: Final = make
         if activity.has_compensation and policy.undo_mode is not Undo.NONE:
             self.undo_work = activity.compensate  # type: ignore[assignment]  # called by `call` only
+
+    def resumes_on(
+        self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None,
+        where: Callable[[S, E], bool] | None = None,
+    ) -> Self:  # fmt: skip
+        """An event that this activity may wait for. It may come early, also while an entry runs.
+
+        The options are those of an arm of a wait.
+        """
+        source = where_called()
+        if where is not None:
+            check_handler(where, "state", "event")
+        if not self.activity.execute_shape.may_wait:
+            raise DefinitionError(
+                f"{source}: step {self.id} never waits; let its execute return {self.result_model.__name__} | WaitFor."
+            )
+        model = checked_event(event, source=source)
+        path = record_key(model, key, source=source)
+        self._number(model, sequence, source)
+        for wire_type in wire_types(model):
+            self._add_arm(wire_type, Arm(self.id, model, key, path.pointer, path.kind, None, source, where))
+            self.resuming[wire_type] = model
+        return self
 
     def make_input(self, state: Any, outputs: Outputs) -> Raw:
         """What goes in, as JSON by names. A dict that does not fit stays as it is: the attempt will say so."""
@@ -88,23 +123,35 @@ class PlacedStep(ActivityStep[S, O], Generic[S, I, O]):
 
     def call(
         self, stored: bytes, state_model: type[BaseModel], ctx: ActivityContext, *, is_undo: bool
-    ) -> Awaitable[BaseModel | None]:
+    ) -> Awaitable[BaseModel | WaitFor | None]:
         """An attempt, to be awaited; raises `TerminalError`, before anything was done, if what was stored misfits."""
         recorded = decode(stored, type=Recorded)
         inp = self._read(recorded.input, self.input_model, "input")
         if not is_undo:
-            return self.activity.execute(inp, **_given(self.activity.execute_shape, ctx))
+            return self.activity.execute(inp, **self._given(self.activity.execute_shape, ctx, recorded.event))
         out = None if recorded.output is UNSET else self._read(recorded.output, self.result_model, "output")
         shape = self.activity.compensate_shape
         assert shape is not None
-        return self.activity.compensate(inp, out, **_given(shape, ctx))  # type: ignore[arg-type]  # None: it bears it
+        return self.activity.compensate(inp, out, **self._given(shape, ctx, None))  # type: ignore[arg-type]  # None: it bears it
 
     def undo(self, work: Callable[..., Awaitable[None]], /) -> NoReturn:
         """Refused: what takes a reusable activity back belongs to it."""
         raise DefinitionError(
-            f"{where(work)}: step {self.id} is a reusable activity; take it back in its compensate, or in a function"
+            f"{place_of(work)}: step {self.id} is a reusable activity; take it back in its compensate, or in a function"
             " marked @the_activity.undo."
         )
+
+    def _given(self, shape: Shape, ctx: ActivityContext, event: Taken | None) -> dict[str, Any]:
+        """The optional parameters that this function takes."""
+        given: dict[str, Any] = {CTX: ctx}
+        if event is not None:
+            body = bytes(event.body)
+            given |= {"event_type": event.type, "event_payload": from_json(body)}
+            if "event" in shape.takes:
+                given["event"] = decode_message(body, self.resuming[event.type], event.type)
+        elif not shape.takes.isdisjoint(OF_THE_EVENT):
+            given |= dict.fromkeys(OF_THE_EVENT)
+        return {name: value for name, value in given.items() if name in shape.takes}
 
     def _read(self, stored: Raw, model: type[BaseModel], what: str) -> Any:
         try:
@@ -122,7 +169,7 @@ def stored_for_call(recorded: Recorded) -> bytes:
 
 def place(
     activity: Activity[I, O], make: InputMap, given: Bounds, *, state_model: type[BaseModel], name: str | None,
-    after: ActivityStep[Any, Any] | None, source: str,
+    after: ActivityStep[Any, Any] | None, source: str, add_arm: AddArm, number: Number,
 ) -> PlacedStep[Any, I, O]:  # fmt: skip
     """The step for this activity; raises `DefinitionError` for what cannot work."""
     if not isinstance(activity, Activity):
@@ -141,7 +188,8 @@ def place(
             )
         after.keeps_output = True
     return PlacedStep(
-        activity, make, policy, after=after, takes_outputs=takes_outputs, step_id=step_id, source=source
+        activity, make, policy, after=after, takes_outputs=takes_outputs, step_id=step_id, source=source,
+        add_arm=add_arm, number=number,
     )  # fmt: skip
 
 
@@ -211,10 +259,6 @@ def _check_map(
     if returned not in (input_model, dict, Any) and get_origin(returned) is not dict:
         refuse(f"its input map returns {_shown(returned)}; return {input_model.__name__} or dict[str, Any]")
     return takes_outputs
-
-
-def _given(shape: Shape, ctx: ActivityContext) -> dict[str, Any]:
-    return {"ctx": ctx} if "ctx" in shape.takes else {}
 
 
 def _dumped(model: BaseModel) -> bytes:

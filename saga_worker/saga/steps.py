@@ -53,14 +53,14 @@ class Step(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One kind of event that ends a wait."""
+    """One kind of event that ends a wait; without a handler an activity is entered again with it."""
 
     step_id: str
     model: type[Event]
     key: Callable[[Any], str | int | UUID]
     pointer: str
     key_kind: KeyKind
-    handler: Callable[[Any, Any], Verdict]
+    handler: Callable[[Any, Any], Verdict] | None
     source: str
     where: Callable[[Any, Any], bool] | None = None  # a further condition, besides type and key
 

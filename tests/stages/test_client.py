@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from saga_worker import Done, Event, Retry
-from saga_worker.client import Accepted, Client, NotDecided, StartRefused, StillOpen
+from saga_worker.client import Accepted, Client, NotDecided, StartRefused, StillOpen, tracing
 from saga_worker.saga.errors import ConfigurationError
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.transitions import Status
@@ -69,6 +69,26 @@ async def test_many_wait_at_a_time_with_one_statement_for_a_look(database_url: s
         ended = await asyncio.gather(*waiting)
 
         assert [each.state.box for each in ended] == keys
+
+
+async def test_a_saga_goes_on_with_the_trace_of_the_call(database_url: str) -> None:
+    """features: 123, 161"""
+    saga, asked = job_saga()
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with crew(database_url, saga) as c:
+        with tracing({"host": "shop", "traceparent": parent, "tracestate": "a=1"}):
+            await c.client.start(asked, JobAsked(job="traced"))
+            with tracing({"traceparent": "no such thing"}):
+                await c.client.start(asked, JobAsked(job="invalid"))
+        await c.client.start(asked, JobAsked(job="none"))
+
+        rows = await c.harness.query("SELECT key, trace_id FROM saga_worker.v_saga")
+        assert {row["key"]: row["trace_id"] for row in rows} == {"traced": parent[3:35], "invalid": None, "none": None}
+        (sent,) = await c.harness.query(
+            "SELECT convert_from(props, 'UTF8')::jsonb -> 'headers' ->> 'tracestate' AS state FROM saga_worker.outbox"
+            " WHERE position('traceparent'::bytea IN props) > 0"
+        )
+        assert sent["state"] == "a=1"
 
 
 # -- idempotency ----------------------------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from pydantic_core import from_json
 
-from saga_worker import Activity, ActivityContext, Event, Saga, TerminalError, days, seconds
+from saga_worker import Activity, ActivityContext, Event, Retry, Saga, TerminalError, WaitFor, days, seconds
+from saga_worker.saga.placed import PlacedStep
 from tests.stages.own_work_harness import Stages, event, stages
 
 
@@ -80,7 +82,7 @@ class Carrier(Activity[Parcel, Shipped], timeout=seconds(30)):
         return Shipped(tracking=f"t-{inp.paid_by}")
 
 
-def shop(name: str, card: Card, carrier: Carrier) -> Saga[Order]:
+def shop(name: str, card: Activity[Charge, Charged], carrier: Carrier) -> Saga[Order]:
     saga = Saga(name, state=Order, deadline=days(1))
     saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
     charge = saga.step(card, input=lambda order: Charge(order=order.order, cents=order.cents))
@@ -150,3 +152,132 @@ async def test_one_object_serves_many_sagas_of_two_definitions_at_once(database_
         assert {(order, cents) for what, order, cents in gateway.told if what == "charged"} == orders
         assert {paid for what, paid, _ in gateway.told if what == "ship"} == {f"p-{order}" for order, _ in orders}
         assert len(gateway.keys) == len(gateway.told) / 2 == 40
+
+
+# -- waiting, failing in part, bad input ----------------------------------------------------------------------------
+
+
+class Answered(Event, type="x.ok"):
+    order: str
+    by: str
+
+
+class Asking(Activity[Charge, Charged], timeout=seconds(30)):
+    def __init__(self) -> None:
+        self.seen: list[tuple[str | None, dict[str, Any] | None]] = []
+        self.keys: list[str] = []
+
+    async def execute(
+        self, inp: Charge, ctx: ActivityContext, event_type: str | None = None,
+        event_payload: dict[str, Any] | None = None,
+    ) -> Charged | WaitFor:  # fmt: skip
+        self.seen.append((event_type, event_payload))
+        self.keys.append(ctx.idempotency_key)
+        if event_payload is None:
+            return WaitFor(Answered, timeout=days(1))
+        return Charged(payment=event_payload["by"])
+
+    async def compensate(self, inp: Charge, out: Charged | None) -> None: ...
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "general"])
+@pytest.mark.parametrize("early", [True, False], ids=["early", "in time"])
+async def test_an_activity_is_entered_again_with_the_event_it_waits_for(
+    database_url: str, fast: bool, early: bool
+) -> None:
+    """features: 2, 72, 170"""
+    asking, gateway = Asking(), Gateway()
+    saga = shop("shop", asking, Carrier(gateway))
+    step = saga.steps["asking"]
+    assert isinstance(step, PlacedStep)
+    step.resumes_on(Answered, key=lambda e: e.order)
+    answer = event(Answered(order="a", by="visa"), "a", "2", consumer="shop")
+    async with stages(database_url, saga, fast=fast) as s:
+        if early:
+            await s.store(answer)
+        await s.store(event(Ordered(order="a"), "a", "1", consumer="shop"))
+        if not early:
+            await s.until_status("waiting", "a")
+            await s.store(answer)
+        await s.until_status("completed", "a")
+
+        assert asking.seen == [(None, None), ("x.ok", {"order": "a", "by": "visa"})]
+        assert len(set(asking.keys)) == 2, "each entry may send requests of its own"
+        assert gateway.told == [("ship", "visa", 0)]
+        assert await progress(s, "a") == {"recorded": None}
+        assert await s.query("TABLE saga_worker.activity") == []
+
+
+async def test_one_that_waits_goes_on_in_another_worker(database_url: str) -> None:
+    """features: 2, 29, 167"""
+    asking, later, gateway = Asking(), Asking(), Gateway()
+    sagas = [shop("shop", work, Carrier(gateway)) for work in (asking, later)]
+    for saga in sagas:
+        step = saga.steps["asking"]
+        assert isinstance(step, PlacedStep)
+        step.resumes_on(Answered, key=lambda e: e.order)
+    async with stages(database_url, sagas[0]) as s:
+        await s.store(event(Ordered(order="a"), "a", "1", consumer="shop"))
+        await s.until_status("waiting", "a")
+        await s.end_lease()
+    async with stages(database_url, sagas[1]) as s:
+        await s.store(event(Answered(order="a", by="visa"), "a", "2", consumer="shop"))
+        await s.until_status("completed", "a")
+    assert (len(asking.seen), later.seen) == (1, [("x.ok", {"order": "a", "by": "visa"})])
+
+
+class Half(Card):
+    """The money is authorized; to capture it is refused."""
+
+    async def execute(self, inp: Charge, ctx: ActivityContext) -> Charged:
+        raise TerminalError("authorized, not captured", partial=Charged(payment=f"auth-{inp.order}"))
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "general"])
+async def test_the_undo_of_a_step_that_failed_in_part_gets_the_part(database_url: str, fast: bool) -> None:
+    """features: 39"""
+    gateway = Gateway()
+    async with stages(database_url, shop("shop", Half(gateway), Carrier(gateway)), fast=fast) as s:
+        await s.store(event(Ordered(order="a"), "a", "1", consumer="shop"))
+        saga = await s.until_status("compensated", "a")
+
+        assert gateway.told == [("gave back", "auth-a", 100)]
+        assert (saga["reason"], saga["unsettled"]) == ("half failed: authorized, not captured", 0)
+
+
+class WrongPart(Card):
+    async def execute(self, inp: Charge, ctx: ActivityContext) -> Charged:
+        raise TerminalError("half", partial=Shipped(tracking="t"))
+
+    async def compensate(self, inp: Charge, out: Charged) -> None:
+        raise AssertionError("there is nothing it could be called with")
+
+
+async def test_a_part_of_another_model_leaves_the_step_unsettled(database_url: str) -> None:
+    async with stages(database_url, shop("shop", WrongPart(Gateway()), Carrier(Gateway()))) as s:
+        await s.store(event(Ordered(order="a"), "a", "1", consumer="shop"))
+        saga = await s.until_status("compensated", "a")
+
+        assert saga["reason"] == (
+            "wrong_part may have worked, but nobody knows: half (its partial is Shipped, and no Charged)"
+        )
+        assert saga["unsettled"] == 1
+
+
+async def test_an_input_that_does_not_fit_is_final_before_anything_runs(database_url: str) -> None:
+    """features: 1, 13, 22"""
+    gateway = Gateway()
+    saga = Saga("shop", state=Order, deadline=days(1))
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
+    bad = saga.step(
+        Card(gateway), input=lambda order: {"order": order.order, "cents": "many"}, retry=Retry.fixed(5, seconds(0))
+    )
+    saga.flow(bad)
+    async with stages(database_url, saga) as s:
+        await s.store(event(Ordered(order="a"), "a", "1", consumer="shop"))
+        found = await s.until_status("compensated", "a")
+
+        assert found["reason"] == "card failed: its input does not fit Charge: cents: int_parsing"
+        assert gateway.told == []
+        results = await s.query("SELECT convert_from(body, 'UTF8') AS body FROM saga_worker.inbox WHERE role = 4")
+        assert [from_json(str(row["body"]))["attempts"] for row in results] == [1]

@@ -7,6 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from saga_worker.saga.inputs import Ignored, Parked, Postponed, Refused
+from saga_worker.saga.instance import Taken
 from saga_worker.saga.retry import Compensate, Complete, Rollback, Verdict
 
 
@@ -30,6 +31,13 @@ class OpenAgain(Struct, frozen=True):
     """Send this step's command under a new id."""
 
     step_id: str
+
+
+class EnterAgain(Struct, frozen=True):
+    """An activity has waited for this event: enter it again."""
+
+    step_id: str
+    event: Taken
 
 
 class Undo(Struct, frozen=True):
@@ -74,6 +82,7 @@ Next = (
     | Begin
     | Leave
     | OpenAgain
+    | EnterAgain
     | Undo
     | RollBack
     | Finish

@@ -44,7 +44,7 @@ def stop_timer(copy: WorkingCopy, row: InboxRow) -> None:
     timer = copy.instance.progress.timers.get(name) if copy.instance is not None else None
     if copy.instance is None or timer is None or str(timer.epoch) != epoch:
         return
-    timers = {**copy.instance.progress.timers, name: replace(timer, due_at=NEVER)}
+    timers = {**copy.instance.progress.timers, name: replace(timer, due_at=NEVER, deaths=max(1, timer.deaths))}
     copy.instance = replace(copy.instance, progress=replace(copy.instance.progress, timers=timers))
     note_failed_timer(copy, name, "workers died of the upgrade before it, alone")
 
@@ -68,7 +68,7 @@ def _is_over(entry: str, timers: dict[str, Timer]) -> bool:
     if entry.startswith(f"{NO_UPGRADE}: "):
         return True
     name = entry.removeprefix(f"{TIMER_FAILED}: ")
-    failing = (n for n, timer in timers.items() if timer.failures or timer.due_at == NEVER)
+    failing = (n for n, timer in timers.items() if timer.failures or timer.has_killed)
     return name != entry and not any(name.startswith(f"{n}: ") for n in failing)
 
 

@@ -86,14 +86,14 @@ class WorkingCopy:
         return self.rows_wait or self.is_behind_dead or self.is_paused()
 
     def has_moved(self, before: Instance | None) -> bool:
-        """Whether an event that was early at `before` may be due, or too late, now."""
+        """Whether an event that was early at `before` may be due, or too late, now: a step opens, ends or waits."""
         after = self.instance
         if before is None or after is None:
             return before is not after
         one, other = before.progress, after.progress
         return (
             before.status is not after.status
-            or one.active.keys() != other.active.keys()
+            or one.active != other.active
             or one.rounds != other.rounds  # the same wait may be open again
         )
 
