@@ -26,6 +26,7 @@ from saga_worker.saga.inputs import (
     Decision,
     Effect,
     Given,
+    MoveActivity,
     Outcome,
     Postponed,
     PublishEvent,
@@ -236,12 +237,28 @@ class Draft:
         if isinstance(step, SubsagaStep | EachStep):
             self._start_children(record, step)
             return
-        timeout = step.timeout if record.undoes is None else step.undo_timeout
-        forward = record.seq if record.undoes is None else record.undoes
-        stored = stored_for_call(self.recorded[forward]) if isinstance(step, PlacedStep) else self.state_bytes
+        stored, timeout = self._work_of(record, step)
         self.effects.append(
             RunActivity(record.seq, step.id, stored, record.attempts, timeout, record.undoes, self.trace or None)
         )
+
+    def _work_of(self, record: CommandRecord, step: ActivityStep[Any, Any]) -> tuple[bytes, timedelta]:
+        """What an attempt reads, and how long it may take."""
+        timeout = step.timeout if record.undoes is None else step.undo_timeout
+        forward = record.seq if record.undoes is None else record.undoes
+        stored = stored_for_call(self.recorded[forward]) if isinstance(step, PlacedStep) else self.state_bytes
+        return stored, timeout
+
+    def move_work(self) -> None:
+        """The saga has come to another version: so have the activities that somebody may still run."""
+        for record in self.commands.values():
+            step = self.step(record)
+            if not isinstance(step, ActivityStep) or record.fate not in (Fate.SENT, Fate.UNKNOWN):
+                continue
+            forward = record.seq if record.undoes is None else record.undoes
+            if not isinstance(step, PlacedStep) or forward in self.recorded:
+                stored, timeout = self._work_of(record, step)
+                self.effects.append(MoveActivity(record.seq, step.id, self.saga.version, stored, timeout))
 
     # -- what reusable activities have taken and returned -------------------------------------------------------------
 

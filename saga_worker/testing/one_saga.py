@@ -18,7 +18,7 @@ from saga_worker.saga.decide.timer import is_local
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits, due_local, fold, fold_local
 from saga_worker.saga.fold.backlog import sequence
-from saga_worker.saga.inputs import MESSAGES, Effect, Given, LocalDone, LocalFailed, SendCommand, TellParent
+from saga_worker.saga.inputs import MESSAGES, Effect, Given, LocalDone, LocalFailed, SendCommand
 from saga_worker.saga.instance import Instance, dump_progress, load_progress
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.routing import ref_of
@@ -48,7 +48,7 @@ class OneSaga:
         self.errors: dict[int, str] = {}  # row id -> the last error
         self.journal: list[JournalRow] = []
         self.effects: list[Effect] = []
-        self.made_by: dict[int, Saga[Any]] = {}  # number of a message or an activity -> the version that asked for it
+        self.versions: list[Saga[Any]] = [saga]  # all that were ever loaded, the last first
         self.relay_runs = True
         self.replies_are_in = True
         self.unsent: set[int] = set()
@@ -60,6 +60,7 @@ class OneSaga:
         newest = self.registry.latest(self.saga.name)
         assert newest is not None, f"no version of {self.saga.name} is left"
         self.saga = newest
+        self.versions = [*reversed(versions), *self.versions]
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -166,7 +167,7 @@ class OneSaga:
             saga, self.ref, self.instance, rows, given, self.limits, alone=alone, write_error=write_error,
             upgrade=upgrade,
         )  # fmt: skip
-        self._save(change, saga)
+        self._save(change)
         self._save_wake(change, from_timers=from_timers)
         if len(rows) >= PAGE and change.rows:
             change.again = True  # there may be more than was read
@@ -183,7 +184,7 @@ class OneSaga:
         saga, _ = self.registry.runs_by(self.instance)
         assert saga is not None
         change = fold_local(saga, self.instance, self._backlog(), given, self.limits, done)
-        self._save(change, saga)
+        self._save(change)
         self._save_wake(change, from_timers=False)
         return change
 
@@ -197,7 +198,7 @@ class OneSaga:
         aside = [replace(row, body=b"") for row in self.in_state(RowState.HELD, RowState.DEAD)]
         return [*ready[:PAGE], *self.in_state(RowState.PARKED)[:PAGE], *aside[:PAGE]]
 
-    def _save(self, change: SagaChange, saga: Saga[Any]) -> None:
+    def _save(self, change: SagaChange) -> None:
         before, after = change.before, change.after
         assert before is self.instance and (after is not None or not (change.journal or change.effects))
         if after is not None:
@@ -213,7 +214,6 @@ class OneSaga:
         assert len({seen.id for seen in change.rows}) == len(change.rows), "a row is named twice"
         self.journal += change.journal
         self.effects += change.effects
-        self.made_by = {e.seq: saga for e in change.effects if not isinstance(e, TellParent)} | self.made_by
         if not self.relay_runs:
             self.unsent |= {effect.seq for effect in change.effects if isinstance(effect, MESSAGES)}
 
