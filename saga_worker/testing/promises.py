@@ -37,7 +37,7 @@ from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance
 from saga_worker.saga.own_work import ActivityStep, Answered, LocalStep
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.rows import InboxRow, Role, RowState
-from saga_worker.saga.steps import CommandOf, SavepointStep, SleepStep, Step, WaitStep
+from saga_worker.saga.steps import CommandOf, EmitStep, SavepointStep, SleepStep, Step, WaitStep
 from saga_worker.saga.transitions import TRANSITIONS, Status
 from saga_worker.testing.one_saga import SAGA_ID, OneSaga
 
@@ -236,7 +236,8 @@ class WatchedSaga(OneSaga):
         """Nothing is taken back past the pivot, nor while nobody knows whether it is passed."""
         if instance.status in BACK:
             pivots = self.saga.flow_root.pivots
-            published = [e for e in self.effects if isinstance(e, PublishEvent) and e.step in pivots]
+            emits = {step_id for step_id in pivots if isinstance(self.saga.steps[step_id], EmitStep)}
+            published = [e for e in self.effects if isinstance(e, PublishEvent) and e.step in emits]
             commands = [c for c in instance.progress.commands.values() if c.step in pivots]
             is_passed = published or [c for c in commands if c.fate is not Fate.REJECTED]
             _hold(not is_passed, "L7: the way back goes past a pivot", (published, commands))
