@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activity",
     "ActivityContext",
     "ActivityFailed",
     "Command",
@@ -20,6 +21,8 @@ __all__ = [
     "KeyKind",
     "Message",
     "OnTimeout",
+    "Outputs",
+    "Query",
     "Rejected",
     "Retry",
     "Rollback",
@@ -29,6 +32,8 @@ __all__ = [
     "Undo",
     "UndoOf",
     "Verdict",
+    "WaitFor",
+    "activity",
     "choice",
     "clear_terminal_errors",
     "days",
@@ -46,12 +51,15 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from saga_worker.saga.activity import Activity, WaitFor, activity
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
     from saga_worker.saga.errors import DefinitionError, TerminalError
     from saga_worker.saga.forms import choice, parallel, pivot, repeat_until, when
     from saga_worker.saga.messages import Command, Done, Event, Message, Rejected, UndoOf
     from saga_worker.saga.own_work import ActivityContext, ActivityFailed
+    from saga_worker.saga.placed import Outputs
+    from saga_worker.saga.queries import Query
     from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Rollback, Undo, Verdict
     from saga_worker.saga.routing import KeyKind
     from saga_worker.saga.steps import Step
@@ -64,12 +72,15 @@ if TYPE_CHECKING:
     )
 else:
     _HOMES = {
+        "activity": ("Activity", "WaitFor", "activity"),
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),
         "errors": ("DefinitionError", "TerminalError"),
         "forms": ("choice", "parallel", "pivot", "repeat_until", "when"),
         "messages": ("Command", "Done", "Event", "Message", "Rejected", "UndoOf"),
         "own_work": ("ActivityContext", "ActivityFailed"),
+        "placed": ("Outputs",),
+        "queries": ("Query",),
         "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Rollback", "Undo", "Verdict"),
         "routing": ("KeyKind",),
         "steps": ("Step",),

@@ -11,26 +11,32 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
 
 from saga_worker import activity_rows, backoff, inbox
 from saga_worker.activity_rows import Attempt, Ended, Key, Written
 from saga_worker.activity_slots import ActivitySlots
 from saga_worker.faults import fault_point
 from saga_worker.orchestrator import Advanced, TakenIn
+from saga_worker.saga.activity import WaitFor
 from saga_worker.saga.decide import describe_error
 from saga_worker.saga.errors import LeaseLost
+from saga_worker.saga.inputs import ACTIVITY_PARTIAL, ACTIVITY_WAITS
 from saga_worker.saga.own_work import ActivityStep
+from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.terminal import resolve_terminal_error
+from saga_worker.saga.trace import Trace
 from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
-from saga_worker.telemetry import metrics, stage_failed
+from saga_worker.telemetry import metrics, stage_failed, trace_of_logs
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +53,11 @@ class Context(Struct, frozen=True):
     attempt: int
     saga_key: str
     deadline: datetime
+    trace: Trace | None = None
+
+    @property
+    def trace_headers(self) -> Mapping[str, str]:
+        return self.trace.headers if self.trace is not None else {}
 
 
 class _Running:
@@ -162,6 +173,8 @@ class Activities:
     async def _run(self, running: _Running) -> None:
         fault_point("activities.begun")
         attempt = running.attempt
+        if attempt.trace is not None:
+            trace_of_logs.set(attempt.trace.id)  # this task's alone
         try:
             ended = await self._attempt(running)
         except asyncio.CancelledError:
@@ -188,8 +201,11 @@ class Activities:
         seconds = (step.undo_timeout if is_undo else step.timeout).total_seconds()
         alarm = asyncio.get_running_loop().call_later(seconds, running.time_out)
         try:
-            state = saga.state_model.__pydantic_validator__.validate_json(attempt.input, by_name=True, by_alias=False)
-            return Ended(attempt, value=await _call(step, state, _context(attempt), is_undo=is_undo))
+            call = step.call(attempt.input, saga.state_model, _context(attempt), is_undo=is_undo)
+            value = await call
+            if isinstance(value, WaitFor) and not is_undo:
+                return Ended(attempt, value=_waiting(step, value), outcome=ACTIVITY_WAITS)
+            return Ended(attempt, value=_stored(step, value, is_undo=is_undo))
         except asyncio.CancelledError:
             if running.was_stopped or not running.is_late:
                 raise
@@ -200,6 +216,8 @@ class Activities:
             if final is None:
                 return Ended(attempt, error=describe_error(error), rest=_rest(step, attempt))
             words = final.reason or describe_error(error)
+            if final.partial is not None and not is_undo:
+                return _failed_in_part(step, attempt, words, final.partial)
             return Ended(attempt, error=words, is_terminal=True, is_uncertain=final.may_have_worked)
         except (SystemExit, KeyboardInterrupt) as error:  # the author's: they end nothing of ours
             return Ended(attempt, error=describe_error(error), rest=_rest(step, attempt))
@@ -321,16 +339,32 @@ class Activities:
         return len(found)
 
 
-async def _call(step: ActivityStep[Any, Any], state: Any, context: Context, *, is_undo: bool) -> bytes:
+def _stored(step: ActivityStep[Any, Any], value: object, *, is_undo: bool) -> bytes:
     """The result as it is stored."""
     if is_undo:
-        assert step.undo_work is not None
-        await step.undo_work(state, context)
         return b"{}"
-    value = await step.work(state, context)
     if not isinstance(value, step.result_model):
         raise TypeError(f"the activity {step.id} returned {type(value).__name__}; return {step.result_model.__name__}")
     return value.__pydantic_serializer__.to_json(value, by_alias=False, round_trip=True, warnings=False)
+
+
+def _waiting(step: ActivityStep[Any, Any], waits: WaitFor) -> bytes:
+    """What it waits for, as it is stored."""
+    resuming = step.resuming if isinstance(step, PlacedStep) else {}
+    types = [wire_type for event in waits.events for wire_type in event.__wire_types__]
+    if unknown := [wire_type for wire_type in types if wire_type not in resuming]:
+        raise TypeError(f"the activity {step.id} waits for {', '.join(unknown)}; declare it with resumes_on(…)")
+    so_far = None if waits.so_far is None else from_json(_stored(step, waits.so_far, is_undo=False))
+    return to_json({"types": types, "timeout": waits.timeout.total_seconds(), "so_far": so_far})
+
+
+def _failed_in_part(step: ActivityStep[Any, Any], attempt: Attempt, words: str, partial: BaseModel) -> Ended:
+    """It says what it has done. What its compensation could not read leaves nobody knowing what was done."""
+    if isinstance(step, PlacedStep) and not isinstance(partial, step.result_model):
+        words = f"{words} (its partial is {type(partial).__name__}, and no {step.result_model.__name__})"
+        return Ended(attempt, error=words, is_terminal=True, is_uncertain=True)
+    stored = partial.__pydantic_serializer__.to_json(partial, by_alias=False, round_trip=True, warnings=False)
+    return Ended(attempt, error=words, is_terminal=True, partial=stored, outcome=ACTIVITY_PARTIAL)
 
 
 def _labels(ended: Ended) -> tuple[str, str, str]:
@@ -339,7 +373,7 @@ def _labels(ended: Ended) -> tuple[str, str, str]:
 
 
 def _context(attempt: Attempt) -> Context:
-    return Context(attempt.id, attempt.number, attempt.saga_key, attempt.deadline)
+    return Context(attempt.id, attempt.number, attempt.saga_key, attempt.deadline, attempt.trace)
 
 
 def _rest(step: ActivityStep[Any, Any], attempt: Attempt) -> float | None:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import asyncpg
 from msgspec import Struct
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from saga_worker.inbox import NewRow
 from saga_worker.saga.changes import SagaChange
@@ -23,6 +23,7 @@ from saga_worker.saga.inputs import ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOS
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.routing import command_id
 from saga_worker.saga.rows import Role, RowState
+from saga_worker.saga.trace import Trace
 from saga_worker.sql import storable
 from saga_worker.sql.connection import Connection
 
@@ -48,6 +49,7 @@ class Attempt(Struct, frozen=True):
     uncertain: bool  # of an earlier attempt nobody knows how it ended
     deadline: datetime
     input: bytes
+    trace: Trace | None = None
 
     @property
     def key(self) -> Key:
@@ -64,6 +66,8 @@ class Ended(Struct, frozen=True):
     is_uncertain: bool = False  # it may have worked
     rest: float | None = None  # None: this was the last
     was_stopped: bool = False  # by a worker that ends: it does not count
+    partial: bytes | None = None  # what it has done before it failed
+    outcome: str | None = None  # one that neither value nor error says
 
     @property
     def is_final(self) -> bool:
@@ -173,7 +177,7 @@ async def _retry(conn: Connection, ended: dict[Key, Ended]) -> set[Key]:
 async def _too_late(conn: Connection, ended: dict[Key, Ended]) -> set[Key]:
     """Attempts that lost their epoch: late successes of what was given up; undos that waited for them may go."""
     await conn.execute("activity_ended", [k[0] for k in ended], [k[1] for k in ended])
-    worked = [k for k, e in ended.items() if e.value is not None]
+    worked = [k for k, e in ended.items() if e.value is not None or e.partial is not None]
     if not worked:
         return set()
     rows = await conn.fetch("activity_late", [k[0] for k in worked], [k[1] for k in worked])
@@ -181,6 +185,8 @@ async def _too_late(conn: Connection, ended: dict[Key, Ended]) -> set[Key]:
 
 
 def _outcome(ended: Ended) -> str:
+    if ended.outcome is not None:
+        return ended.outcome
     if ended.value is not None:
         return ACTIVITY_DONE
     return (
@@ -201,9 +207,8 @@ def _result(ended: Ended, *, is_late: bool = False) -> NewRow:
 
 
 def _why(ended: Ended) -> bytes:
-    return to_json(
-        {"error": storable(ended.error), "attempts": ended.attempt.number, "is_terminal": ended.is_terminal}
-    )  # fmt: skip
+    why = {"error": storable(ended.error), "attempts": ended.attempt.number, "is_terminal": ended.is_terminal}
+    return to_json(why if ended.partial is None else {**why, "partial": from_json(ended.partial)})
 
 
 async def _begin(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) -> list[Attempt]:
@@ -213,7 +218,7 @@ async def _begin(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) ->
     rows = [
         (
             w.saga.ref, w.effect.seq, w.saga.definition, w.saga.definition_version, w.saga.key, w.effect.step,
-            w.effect.timeout.total_seconds(), w.runs_here, w.effect.state,
+            w.effect.timeout.total_seconds(), w.runs_here, w.effect.input, *_columns(w.effect.trace),
         )
         for w in wanted
     ]  # fmt: skip
@@ -223,7 +228,8 @@ async def _begin(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) ->
         Attempt(
             id=command_id(w.saga.ref, w.effect.seq), ref=w.saga.ref, seq=w.effect.seq, run=1, undoes=None,
             definition=w.saga.definition, version=w.saga.definition_version, saga_key=w.saga.key, step=w.effect.step,
-            epoch=1, number=1, uncertain=False, deadline=decided_at + w.effect.timeout, input=w.effect.state,
+            epoch=1, number=1, uncertain=False, deadline=decided_at + w.effect.timeout, input=w.effect.input,
+            trace=w.effect.trace,
         )
         for w in wanted
         if w.runs_here
@@ -235,12 +241,17 @@ async def _insert(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) -
     rows = [
         (
             w.saga.ref, w.effect.seq, w.effect.run, w.effect.undoes, w.saga.definition, w.saga.definition_version,
-            w.saga.key, w.effect.step, w.effect.timeout.total_seconds(), w.effect.state, w.runs_here,
+            w.saga.key, w.effect.step, w.effect.timeout.total_seconds(), w.effect.input, w.runs_here,
+            *_columns(w.effect.trace),
         )
         for w in wanted
     ]  # fmt: skip
     stored = await conn.fetch("activity_insert", *zip(*rows, strict=True), worker_id)
     return [_attempt(row) for row in stored if row["state"] == RUNNING]
+
+
+def _columns(trace: Trace | None) -> tuple[str | None, str | None]:
+    return (trace.parent, trace.state or None) if trace is not None else (None, None)
 
 
 def _attempt(row: asyncpg.Record) -> Attempt:
@@ -249,4 +260,5 @@ def _attempt(row: asyncpg.Record) -> Attempt:
         definition=row["definition"], version=row["definition_version"], saga_key=row["saga_key"], step=row["step"],
         epoch=row["epoch"], number=row["attempts"], uncertain=row["uncertain"], deadline=row["timeout_at"],
         input=row["input"],
+        trace=Trace(row["traceparent"], row["tracestate"] or "") if row["traceparent"] is not None else None,
     )  # fmt: skip

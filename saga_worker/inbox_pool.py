@@ -22,7 +22,8 @@ from uuid import UUID
 from saga_worker import backoff, inbox, outbox, workers
 from saga_worker.orchestrator import Advanced, Orchestrator
 from saga_worker.saga.errors import LeaseLost
-from saga_worker.saga.rows import RowState
+from saga_worker.saga.instance import Instance
+from saga_worker.saga.rows import RowChange, RowState
 from saga_worker.sql.connection import Database, UnknownCommit, describe, is_transient
 from saga_worker.telemetry import Event, Field, metrics, stage_failed
 from saga_worker.workers import Intent
@@ -275,6 +276,13 @@ def _left_ready(advanced: Advanced) -> bool:
     )
 
 
+def _fields(saga: Instance | None, row: RowChange) -> dict[str, object]:
+    fields: dict[str, object] = {Field.INBOX_ID: row.id, Field.REASON: row.reason}
+    if saga is not None and saga.progress.trace:
+        fields[Field.TRACE_ID] = saga.progress.trace.id
+    return fields
+
+
 def _count(advanced: Advanced) -> None:
     """What was committed, as figures; logs what became a dead letter."""
     metrics.transaction_sagas.observe(len(advanced.changes))
@@ -291,7 +299,7 @@ def _count(advanced: Advanced) -> None:
             settled[definition, row.state.label] += 1
             if row.state is RowState.DEAD:
                 metrics.dead.labels(definition, row.reason or "").inc()
-                log.warning(Event.ROW_DEAD, extra={Field.INBOX_ID: row.id, Field.REASON: row.reason})
+                log.warning(Event.ROW_DEAD, extra=_fields(saga, row))
         for entry in change.journal:
             applied[entry.consumer, entry.input_kind] += 1
         started[definition] += change.has_begun

@@ -132,6 +132,8 @@ async def postpone(conn: Connection, keys: Iterable[Key], owner: int, error: str
 def _row(saga: Instance, effect: SendCommand | PublishEvent, namespace: str, app_id: str, replies_to: str) -> OutboxRow:
     message_id = command_id(saga.ref, effect.seq)
     headers = {"saga-id": str(saga.saga_id), "saga-name": saga.definition, "saga-step": effect.step}
+    if effect.trace is not None:
+        headers |= effect.trace.headers
     properties: dict[str, Any] = {
         "message_id": message_id,
         "type": effect.type,

@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "console"
     pgbouncer: bool = False
+    begin_traces: bool = False  # a saga whose start has no traceparent begins a trace, whose id is the saga's
     amqp_path: Literal["auto", "lean", "public"] = "auto"  # of the hot frames; auto: lean if its self-test passes
     fast_path: bool = True  # apply a delivery in the transaction that stores it, where its saga is free
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextvars import ContextVar
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final, TextIO
@@ -77,6 +78,11 @@ class Field(StrEnum):
     SECONDS = "seconds"
     STAGE = "stage"
     AMQP_PATH = "amqp_path"
+    TRACE_ID = "trace_id"
+
+
+# The id of the trace for which the author's code runs in this task; `configure_logging` puts it into each line.
+trace_of_logs: Final[ContextVar[str | None]] = ContextVar("trace_of_logs", default=None)
 
 
 class Metrics:
@@ -148,6 +154,9 @@ class Metrics:
         self.outbox_rows = gauge("outbox_rows", "Committed messages not yet confirmed.")
         self.outbox_failing = gauge("outbox_failing", "Outbox rows that were refused at least once.")
         self.attention = gauge("sagas_attention", "Sagas that ask for an operator.")
+        self.unsettled = gauge(
+            "commands_unsettled", "Commands whose effect may stand, unknown or late, and that nobody has taken back."
+        )
         self.stuck = gauge("sagas_stuck", "Open sagas with no reason to move; anything but 0 is a defect.")
 
 
@@ -222,6 +231,7 @@ def configure_logging(
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.add_logger_name,
                 structlog.stdlib.ExtraAdder(),
+                _add_trace,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
             ],
             processors=final,
@@ -233,6 +243,12 @@ def configure_logging(
     logging.getLogger("asyncpg").setLevel(logging.ERROR)  # a traceback per try; our stages say the same in a line
     logging.getLogger(PACKAGE_LOGGER).setLevel(level.upper())
     return handler
+
+
+def _add_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if (trace_id := trace_of_logs.get()) is not None:
+        event.setdefault(Field.TRACE_ID, trace_id)
+    return event
 
 
 def _cleaner(redact: Callable[[str], str]) -> Callable[[Any, str, MutableMapping[str, Any]], Mapping[str, Any]]:

@@ -42,6 +42,11 @@ async def clear(conn: Connection, refs: Iterable[UUID]) -> None:
         await conn.execute("wake_clear", ordered)
 
 
+async def wake_stranded(conn: Connection, definitions: Sequence[str]) -> None:
+    """Sagas that were held since no worker had their version may have their turn: these definitions are loaded now."""
+    await conn.execute("wake_stranded", list(definitions))
+
+
 async def push_back(conn: Connection, refs: Iterable[UUID], seconds: float) -> None:
     """Look at these again in `seconds`: they are due, but may not fire yet."""
     ordered = sorted(set(refs))

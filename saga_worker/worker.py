@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from saga_worker import outbox, routes, workers
+from saga_worker import outbox, routes, timers, workers
 from saga_worker.activities import Activities, has_activities
 from saga_worker.broker import AmqpPath, BrokerConnection, Deliveries, Publisher, Topology
 from saga_worker.consumer import Consumer
@@ -155,7 +155,7 @@ class Worker:
         )  # fmt: skip
         self.topology = Topology(settings.namespace, settings.partitions)
         self.lease = Lease(
-            self.database, url, definitions=[f"{name}/{version}" for name, version in registry.versions()],
+            self.database, url, definitions=registry.listed(),
             seconds=settings.lease_seconds, on_lost=self._lease_lost, pgbouncer=settings.pgbouncer,
         )  # fmt: skip
         amqp_path = AmqpPath(settings.amqp_path, namespace=settings.namespace)
@@ -200,6 +200,7 @@ class Worker:
             settings.namespace,
             timedelta(seconds=settings.dedup_window_seconds),
             settings.partitions,
+            settings.begin_traces,
         )
         self.orchestrator = Orchestrator(
             self.database, plan, worker_id=self.lease.worker_id, replies_are_in=self.replies_stored.are_stored,
@@ -292,6 +293,7 @@ class Worker:
         async with self.database.transaction() as connection:
             await routes.register(connection, self.registry.routes())
             known = await routes.load(connection)
+            await timers.wake_stranded(connection, self.registry.names())
             self.topology.former_partitions = await routes.note_partitions(
                 connection, self.settings.namespace, self.settings.partitions
             )

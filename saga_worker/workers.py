@@ -49,7 +49,7 @@ async def replies_are_stored(conn: Connection, grace_seconds: float) -> bool:
 
 
 async def live_definitions(conn: Connection) -> frozenset[str]:
-    """Every "name/version" that a live worker lists."""
+    """Every "name/version" that a live worker lists, and "name/old>newest" for what it upgrades."""
     return frozenset(row["definition"] for row in await conn.fetch("live_definitions"))
 
 

@@ -29,6 +29,7 @@ class Event:
     source: str
     body: bytes
     time: datetime | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ A line of a file: {"id": "…", "type": "…", "source": "…", "time": "…", "
 @click.argument("data", metavar="JSON", required=False)
 @click.option("--id", "id_", help="The message id; default: a new UUID, which is printed.")
 @click.option("--source", default="cli", show_default=True, help="The source (app_id) where the event names none.")
+@click.option("--traceparent", help="The W3C trace context that this event belongs to; its saga goes on with it.")
 @click.option(
     "--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON lines, or .gz."
 )
@@ -48,8 +49,8 @@ A line of a file: {"id": "…", "type": "…", "source": "…", "time": "…", "
 @wait_option(10.0, "Wait so long for the broker.")
 @json_option
 def publish(
-    type_: str | None, data: str | None, id_: str | None, source: str, path: Path | None, limit: int | None,
-    ledger: Path | None, wait_seconds: float, as_json: bool,
+    type_: str | None, data: str | None, id_: str | None, source: str, traceparent: str | None, path: Path | None,
+    limit: int | None, ledger: Path | None, wait_seconds: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Publish one event, or a file of them, and wait until the broker has confirmed.
 
@@ -59,13 +60,15 @@ def publish(
         raise click.UsageError("Give either TYPE and JSON, or --file.")
     if path is not None and id_ is not None:
         raise click.UsageError("--id is for one event; the lines of a file have their own.")
+    if path is not None and traceparent is not None:
+        raise click.UsageError("--traceparent is for one event.")
     _check_source(source)
     terms = _Terms(ledger, wait_seconds)
     if path is not None:
         _publish_file(load_settings("amqp_url"), path, terms, source=source, limit=limit, as_json=as_json)
     else:
         assert type_ is not None and data is not None
-        event = _event(type_, data, id_, source)
+        event = _event(type_, data, id_, source, traceparent)
         _publish_one(load_settings("amqp_url"), event, terms, as_json=as_json)
 
 
@@ -85,7 +88,7 @@ def _check_source(source: str) -> None:
         raise click.UsageError(f"--source: {problem}.") from None
 
 
-def _event(type_: str, data: str, id_: str | None, source: str) -> Event:
+def _event(type_: str, data: str, id_: str | None, source: str, traceparent: str | None) -> Event:
     from uuid_utils import uuid7
 
     from saga_worker.admin.event_file import Event, check_data, check_name
@@ -93,9 +96,18 @@ def _event(type_: str, data: str, id_: str | None, source: str) -> Event:
     try:
         check_name(type_, "type")
         check_name(id_ or "-", "id")
-        return Event(id=id_ or str(uuid7()), type=type_, source=source, body=check_data(data))
+        _check_trace(traceparent)
+        body = check_data(data)
+        return Event(id=id_ or str(uuid7()), type=type_, source=source, body=body, traceparent=traceparent)
     except ValueError as problem:
         raise click.UsageError(f"The event {problem}.") from None
+
+
+def _check_trace(traceparent: str | None) -> None:
+    from saga_worker.saga.trace import read_trace
+
+    if traceparent is not None and read_trace(traceparent) is None:
+        raise ValueError("has no valid traceparent: 00-<32 hexadecimal digits>-<16>-<2>, all in lower case")
 
 
 def _publish_one(settings: Settings, event: Event, terms: _Terms, *, as_json: bool) -> None:

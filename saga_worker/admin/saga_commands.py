@@ -11,6 +11,7 @@ from uuid import UUID
 
 import click
 
+from saga_worker.admin import saga_control, timer_commands
 from saga_worker.admin.definition_commands import format_option, place_option
 from saga_worker.admin.options import (
     actor_option,
@@ -22,10 +23,12 @@ from saga_worker.admin.options import (
     wait_option,
     why_option,
 )
+from saga_worker.admin.saga_query import query
+from saga_worker.admin.saga_start import start
 
 if TYPE_CHECKING:
     from saga_worker.admin.listing import SagaFilter
-    from saga_worker.admin.retry import Target
+    from saga_worker.admin.operator_request import Target
     from saga_worker.admin.saga_report import Facts
     from saga_worker.settings import Settings
     from saga_worker.sql.connection import Connection, Database
@@ -39,11 +42,40 @@ COMMANDS_SHOWN = ("seq", "step", "kind", "fate", "destination", "type", "attempt
 TIMERS_SHOWN = ("name", "due_at", "epoch")
 JOURNAL_ROWS = 200
 RETRIED_AT_ONCE = 100_000
+# Why a saga does not take what an operator asks of it.
+REFUSALS = {
+    "after_pivot": "it is past its pivot, where nothing is taken back; let it go on, or end it as it is with"
+    " `saga-worker saga cancel`",
+    "compensating": "it is being taken back already",
+    "saga_finished": "it has ended",
+    "paused": "it is paused; `saga-worker saga resume` ends that",
+    "not_paused": "it is not paused",
+    "timer_not_armed": "the timer has fired meanwhile, or was cancelled or armed anew; look again",
+    "nothing_to_mark": "nothing that this step has done is left to be undone; `saga-worker saga show` lists what each"
+    " step has done",
+}
+
+
+class Place(click.ParamType[tuple["datetime", "UUID"]]):
+    """Where a page of a listing ends: a time and the id of a saga."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[datetime, UUID]:
+        moved_at, _, saga_id = str(value).partition("/")
+        try:
+            return datetime.fromisoformat(moved_at), UUID(saga_id)
+        except ValueError:
+            self.fail("give what the page before has named, TIME/SAGA_ID.", param, ctx)
 
 
 @click.group(epilog="\b\nExample:\n  saga-worker saga show checkout/4711")
 def saga() -> None:
-    """List, show and retry sagas."""
+    """Start, list, show and ask sagas, try them again, and take their course in hand."""
+
+
+for command in (start, query, *saga_control.COMMANDS, timer_commands.timer):
+    saga.add_command(command)
 
 
 @saga.command("list", epilog="\b\nExample:\n  saga-worker saga list --attention --definition checkout")
@@ -52,16 +84,20 @@ def saga() -> None:
 @click.option("--key", help="Only sagas with this key.")
 @click.option("--attention", is_flag=True, help="Only sagas that ask for somebody.")
 @since_option
+@click.option("--after", type=Place(), help="The next page: what the page before has named.")
 @limit_option(50)
 @json_option
 def list_(
     status: str | None, definition: str | None, key: str | None, attention: bool, since: datetime | timedelta | None,
-    limit: int, as_json: bool,
+    after: tuple[datetime, UUID] | None, limit: int, as_json: bool,
 ) -> None:  # fmt: skip
-    """List sagas, those that moved last first."""
+    """List sagas, those that moved last first.
+
+    A saga that moves between two pages comes to the front: it may be missing from the later one.
+    """
     from saga_worker.admin.listing import SagaFilter
 
-    wanted = SagaFilter(status=status, definition=definition, key=key, attention=attention, since=since)
+    wanted = SagaFilter(status=status, definition=definition, key=key, attention=attention, since=since, after=after)
     run_async(_list(load_settings("database_url"), wanted, limit, as_json))
 
 
@@ -74,8 +110,9 @@ async def _list(settings: Settings, wanted: SagaFilter, limit: int, as_json: boo
         async with reading(settings) as connection:
             async for row in listing.fetch(connection, listing.saga_rows(settings.schema_, wanted, limit=limit)):
                 printer.add(row)
+                last = listing.place_of(row)
     if printer.count == limit:
-        say(f"Only {limit} are shown, those that moved last; --limit shows more.")
+        say(f"Only {limit} are shown; the next page: --after {last}")
 
 
 @saga.command(epilog="\b\nExamples:\n  saga-worker saga show checkout/4711\n  saga-worker saga show 0198f2c0-…")
@@ -267,24 +304,26 @@ async def _retry(
     settings: Settings, names: tuple[str, ...], *, ask: bool, wait_seconds: float, actor: str, why: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    from saga_worker.admin import retry as retries
+    from saga_worker.admin import operator_request
     from saga_worker.admin.connect import acting
     from saga_worker.admin.output import progress
 
     async with acting(settings) as database:
-        targets = await _named(database, names) if names else await _all_attention(settings)
+        targets = await named(database, names) if names else await _all_attention(settings)
         if ask:
             click.confirm(f"Retry {len(targets)} sagas?", abort=True, err=True)
+        wanted = operator_request.Request("retry")
         with progress("asking", len(targets)) as advance:
-            ids = await retries.request(database, targets, actor=actor, why=why, advance=advance)
-        alive = await retries.workers_alive(database)
+            ids = await operator_request.request(database, targets, wanted, actor=actor, why=why, advance=advance)
+        alive = await operator_request.workers_alive(database)
         waited = wait_seconds if alive else 0
-        found = await retries.outcomes(database, ids, wait_seconds=waited)
-    _report_retry(found, asked=len(ids), alive=alive, waited_seconds=waited, as_json=as_json)
+        found = await operator_request.outcomes(database, ids, wait_seconds=waited)
+    report_asked(found, asked=len(ids), alive=alive, waited_seconds=waited, as_json=as_json)
 
 
-async def _named(database: Database, names: tuple[str, ...]) -> list[Target]:
-    from saga_worker.admin.retry import Target
+async def named(database: Database, names: tuple[str, ...]) -> list[Target]:
+    """The sagas of these names, all or none."""
+    from saga_worker.admin.operator_request import Target
 
     targets = []
     async with database.autocommit() as connection:
@@ -299,7 +338,7 @@ async def _named(database: Database, names: tuple[str, ...]) -> list[Target]:
 async def _all_attention(settings: Settings) -> list[Target]:
     from saga_worker.admin import listing
     from saga_worker.admin.connect import reading
-    from saga_worker.admin.retry import Target
+    from saga_worker.admin.operator_request import Target
 
     statement = listing.saga_rows(settings.schema_, listing.SagaFilter(attention=True), limit=RETRIED_AT_ONCE)
     async with reading(settings) as connection:
@@ -310,10 +349,13 @@ async def _all_attention(settings: Settings) -> list[Target]:
         ]
 
 
-def _report_retry(found: Counter[str], *, asked: int, alive: int, waited_seconds: float, as_json: bool) -> None:
+def report_asked(found: Counter[str], *, asked: int, alive: int, waited_seconds: float, as_json: bool) -> None:
+    """What became of requests, and exit code 1 unless all were applied or no worker runs."""
     from saga_worker.admin.output import print_summary, say
 
     print_summary({"asked": asked, **{word: found[word] for word in ("applied", "waiting")}, **found}, as_json=as_json)
+    for reason in sorted(found.keys() & REFUSALS.keys()):
+        say(f"{found[reason]} of the sagas did not take it: {REFUSALS[reason]}.")
     if not alive:
         say("No worker runs; the requests are stored and applied when one does.")
     elif waited_seconds and found["waiting"]:

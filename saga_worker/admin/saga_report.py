@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from saga_worker.admin.output import cell
-from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Progress, Timer
+from saga_worker.saga.instance import NEVER, CommandKind, CommandRecord, Fate, Progress, Timer
 from saga_worker.saga.routing import command_id
 from saga_worker.telemetry import escape_controls
 
@@ -36,6 +36,7 @@ ADVICE: Final = {
     "rounds_exhausted": "the loop {} went through all its rounds past the pivot, and the saga went on",
     "unsettled_expired": "nobody ever said whether {} had an effect; ask the participant",
     "dead_letter": "a message of it died; see the dead rows, mend the cause, then replay the row",
+    "no_upgrade": "{}; start a worker that has its version, or mend the upgrade",
     "timer_failed": "the handler of timer {} keeps raising, or kills its workers; mend the definition, then retry",
 }
 
@@ -122,7 +123,7 @@ def _outstanding(facts: Facts, command: CommandRecord) -> str:
     timers = facts.progress.timers
     then = "no time-out is armed"
     if timer := timers.get(f"timeout:{command.seq}"):
-        then = f"time-out at {cell(timer.due_at)}"
+        then = "its time-out does not pass by itself" if timer.due_at == NEVER else f"time-out at {cell(timer.due_at)}"
     elif timer := timers.get(f"resend:{command.seq}"):
         then = f"sent again at {cell(timer.due_at)}"
     return (
@@ -144,6 +145,8 @@ def _own_work(facts: Facts, command: CommandRecord) -> str:
 
 def _timer(facts: Facts, name: str, timer: Timer) -> str | None:
     kind, _, subject = name.partition(":")
+    if timer.due_at == NEVER:
+        return f"The timer {name} does not fire by itself; `saga-worker saga timer fire` lets it fire."
     due = cell(timer.due_at)
     late = timer.due_at < facts.now
     is_held = "dead_letter" in str(facts.saga["attention"] or "")

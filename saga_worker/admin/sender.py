@@ -30,6 +30,8 @@ from saga_worker.broker import (
     Unroutable,
 )
 from saga_worker.broker.topology import KEY_HEADER
+from saga_worker.envelope import FieldValue
+from saga_worker.saga.trace import PARENT
 from saga_worker.settings import Settings
 
 GROUP: Final = 500
@@ -133,10 +135,17 @@ def _message(topology: Topology, event: Event, key: str | None) -> Outgoing:
         message_id=event.id,
         type=event.type,
         app_id=event.source,
-        headers={} if key is None else {KEY_HEADER: key},
+        headers=_headers(event, key),
         timestamp=int(event.time.timestamp()) if event.time is not None else None,
     )
     return Outgoing(topology.events, event.type, event.body, properties, mandatory=True)
+
+
+def _headers(event: Event, key: str | None) -> dict[str, FieldValue]:
+    headers: dict[str, FieldValue] = {} if key is None else {KEY_HEADER: key}
+    if event.traceparent is not None:
+        headers[PARENT] = event.traceparent
+    return headers
 
 
 def _word(outcome: Outcome) -> str:

@@ -16,6 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from saga_worker.saga.rows import InboxRow, Role, RowState
+from saga_worker.saga.trace import stored_trace
 from saga_worker.sql.connection import Connection
 
 ROWS_PER_SAGA: Final = 200  # of each kind; the number stands in read_backlog.sql
@@ -135,4 +136,5 @@ def _row(record: asyncpg.Record) -> InboxRow:
         received_at=record["received_at"],
         body=record["body"],
         sequence=record["sequence"],
+        trace=None if record["traced"] is None else stored_trace(record["traced"]),
     )

@@ -6,6 +6,7 @@ settled under its lock by the orchestrator; what is done here needs none, or tak
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final, Protocol
@@ -21,6 +22,7 @@ from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql.connection import Connection
 
 _INBOX_CURSOR: Final = "inbox_retention"
+_UPGRADED: Final = re.compile(r">[0-9]+$")
 
 
 class RoutesByType(Protocol):
@@ -90,7 +92,9 @@ async def retain(conn: Connection, window: timedelta, limit: int = 5000) -> bool
 
 
 async def _live_definitions(conn: Connection) -> list[str]:
-    return [row["definition"] for row in await conn.fetch("live_definitions")]
+    """As "name/version", also those that a worker only knows how to upgrade from ("name/version>newest")."""
+    listed = [row["definition"] for row in await conn.fetch("live_definitions")]
+    return [_UPGRADED.sub("", each) for each in listed]
 
 
 def _routed(row: asyncpg.Record, route: Route) -> NewRow:

@@ -17,7 +17,7 @@ from saga_worker import activity_rows, inbox, instances, outbox
 from saga_worker.activity_rows import Ended
 from saga_worker.faults import fault_point
 from saga_worker.inbox import NewRow
-from saga_worker.orchestrator import deaths, fresh_rows
+from saga_worker.orchestrator import deaths, fresh_rows, stranded
 from saga_worker.orchestrator.addressees import name_consumers
 from saga_worker.orchestrator.contract import Advanced, Announce, Plan, Slots, TakenIn
 from saga_worker.orchestrator.deciding import Decider
@@ -82,6 +82,8 @@ class Orchestrator:
             self._decider.fold_all(
                 advanced, locked.found, owned, backlog, unsent, alone=alone, write_error=write_error, fires=not told
             )  # fmt: skip
+            if advanced.stranded:
+                await stranded.hold(connection, advanced, locked.found, backlog)
             fault_point("orchestrator.decided")
             await self._saver.save(connection, advanced, owned, worker_id, from_timers=from_timers)
             fault_point("orchestrator.before_commit")

@@ -31,6 +31,7 @@ class Plan:
     namespace: str
     watch: timedelta
     partitions: int = 1
+    begins_traces: bool = False
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class Advanced:
     again: set[UUID] = field(default_factory=set)  # more to do at once
     suspects: set[UUID] = field(default_factory=set)  # the next row or timer must run alone
     unknown: set[UUID] = field(default_factory=set)  # definition or version not loaded here
+    stranded: dict[UUID, str] = field(default_factory=dict)  # of the unknown: why they have no place in a newer one
     changes: list[SagaChange] = field(default_factory=list)
     left: list[RowChange] = field(default_factory=list)  # new rows that nobody looked at
     local: set[UUID] = field(default_factory=set)  # a local step is due

@@ -23,6 +23,7 @@ from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import fold, fold_local, in_hand
 from saga_worker.saga.inputs import Given, LocalDone, LocalFailed
 from saga_worker.saga.instance import Instance
+from saga_worker.saga.moving import Course
 from saga_worker.saga.rows import InboxRow
 
 # After this a batch commits what it has, and the rest is claimed again. 200 sagas take 10 ms; with a limit of 50 ms a
@@ -40,6 +41,7 @@ class Decider:
         self._limits = plan.limits
         self._watch = plan.watch
         self._replies_are_in = replies_are_in
+        self._begins_traces = plan.begins_traces
 
     def fold_all(
         self, advanced: Advanced, found: dict[UUID, Instance], owned: Sequence[UUID], backlog: Backlog,
@@ -55,15 +57,22 @@ class Decider:
             instance, rows = found.get(ref), backlog.rows.get(ref, [])
             if instance is None and not rows:
                 continue
-            saga = self.definition(instance) if instance is not None else self._registry.latest(rows[0].consumer)
+            upgrade: Course | None = None
+            if instance is None:
+                saga = self._registry.latest(rows[0].consumer)
+            else:
+                saga, upgrade = self._registry.runs_by(instance)
             if saga is None:
                 advanced.unknown.add(ref)
+                if instance is not None and (why := self._registry.why_stranded(instance)) is not None:
+                    advanced.stranded[ref] = why
                 continue
             saga_id = uuid7() if instance is None else _NOT_DRAWN
             mine = self._given(backlog.now, saga_id, unsent.get(ref, _NONE))
             change = fold(
-                saga, ref, instance, rows, mine, self._limits, alone=alone, write_error=write_error, fires=fires
-            )
+                saga, ref, instance, rows, mine, self._limits, alone=alone, write_error=write_error, fires=fires,
+                upgrade=upgrade,
+            )  # fmt: skip
             advanced.add(change)
         advanced.again |= backlog.truncated & {change.ref for change in advanced.changes if change.rows}
 
@@ -82,19 +91,24 @@ class Decider:
         return [(ref, timer) for ref, saga in due for timer in in_hand(saga, now, replies_are_in, alone=alone)]
 
     def definition(self, instance: Instance) -> Saga[Any] | None:
-        """The version the saga was started with; one that starts now takes the latest."""
+        """The version that the saga runs by now: that of its start, or the one it was brought to."""
         return self._registry.find(instance.definition, instance.definition_version)
 
+    def is_to_move(self, instance: Instance) -> bool:
+        """Whether the saga is brought to a newer version before its next input."""
+        return self._registry.runs_by(instance)[1] is not None
+
     def loaded(self, locked: Locked, rows: Sequence[NewRow]) -> list[UUID]:
-        """The locked sagas that run by a version loaded here."""
+        """The locked sagas that run by a version loaded here, or can be brought to one."""
         consumers = {row.ref: row.consumer for row in rows if row.ref is not None}
-        found = [ref for ref, instance in locked.found.items() if self.definition(instance)]
+        found = [ref for ref, instance in locked.found.items() if self._registry.runs_by(instance)[0]]
         absent = [ref for ref in locked.absent if ref in consumers and self._registry.latest(consumers[ref])]
         return [*found, *sorted(absent, key=_number)]
 
     def _given(self, now: datetime, saga_id: UUID, unsent: frozenset[int]) -> Given:
         return Given(
-            now, random.random(), saga_id, unsent, self._replies_are_in(), self._watch, self._limits.crashes
+            now, random.random(), saga_id, unsent, self._replies_are_in(), self._watch, self._limits.crashes,
+            self._begins_traces,
         )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from saga_worker.saga.instance import Instance
 from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.terminal import resolve_terminal_error
 from saga_worker.sql.connection import Connection, Database, describe, is_transient
+from saga_worker.telemetry import trace_of_logs
 from saga_worker.workers import Intent
 
 if TYPE_CHECKING:  # imported by processes that have local steps only: it takes as long as all of a worker's start
@@ -97,6 +98,9 @@ class LocalTransaction:
         due = due_local(instance, backlog.now)
         if instance is None or due is None or is_blocked(backlog.rows.get(ref, [])):
             return
+        if self._decider.is_to_move(instance):
+            advanced.again.add(ref)  # it is brought to its version first, and this step may be another there
+            return
         saga = self._decider.definition(instance)
         if saga is None:
             advanced.unknown.add(ref)
@@ -159,6 +163,8 @@ async def _call(saga: Saga[Any], instance: Instance, due: tuple[int, int], sessi
     assert isinstance(step, LocalStep)
     read = saga.state_model.__pydantic_validator__.validate_json
     state = read(instance.state, by_name=True, by_alias=False)
+    trace = instance.progress.trace
+    before = trace_of_logs.set(trace.id if trace else None)
     try:
         if record.undoes is not None:
             assert step.undo_work is not None
@@ -176,6 +182,8 @@ async def _call(saga: Saga[Any], instance: Instance, due: tuple[int, int], sessi
         final = resolve_terminal_error(error, mapper=step.as_terminal)
         words = (final.reason if final is not None else "") or _describe(error)
         raise _LocalRaised(LocalFailed(*due, words, is_terminal=final is not None)) from error
+    finally:
+        trace_of_logs.reset(before)
     return LocalDone(*due, state, verdict)
 
 

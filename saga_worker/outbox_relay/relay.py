@@ -23,6 +23,7 @@ from saga_worker.envelope import Properties, load_properties
 from saga_worker.faults import fault_point
 from saga_worker.outbox import Key, OutboxRow
 from saga_worker.outbox_relay.lanes import LaneKey, Lanes, Message
+from saga_worker.saga.trace import stored_trace
 from saga_worker.sql.connection import Database, describe
 from saga_worker.telemetry import Event, Field, metrics, stage_failed
 
@@ -327,7 +328,12 @@ def _outgoing(row: OutboxRow) -> Outgoing:
 
 
 def _fields(row: OutboxRow, error: str) -> dict[str, object]:
-    return {Field.MESSAGE_ID: row.message_id, Field.DESTINATION: row.destination, Field.ERROR: error}
+    fields: dict[str, object] = {
+        Field.MESSAGE_ID: row.message_id, Field.DESTINATION: row.destination, Field.ERROR: error,
+    }  # fmt: skip
+    if (trace := stored_trace(row.props)) is not None:
+        fields[Field.TRACE_ID] = trace.id
+    return fields
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

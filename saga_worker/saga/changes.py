@@ -19,7 +19,7 @@ class JournalRow(Struct, frozen=True):
 
     revision: int
     definition_version: int
-    input_kind: str  # event | reply | activity | local | timer | operator
+    input_kind: str  # event | reply | activity | local | timer | operator | upgrade
     consumer: str
     source: str
     message_id: str

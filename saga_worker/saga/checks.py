@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from saga_worker.saga import upgrade
 from saga_worker.saga.flow import Flow, before_pivots, inner_savepoints, leaves, loops, may_lose
 from saga_worker.saga.own_work import ActivityStep, LocalStep
+from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, WaitStep
 
@@ -39,6 +41,7 @@ def problems(saga: Saga[Any]) -> Iterator[str]:
             case _:
                 pass
     yield from _missing_undos(saga, saga.flow_root)
+    yield from upgrade.problems(saga)
 
 
 def hints(saga: Saga[Any]) -> Iterator[str]:
@@ -53,7 +56,7 @@ def hints(saga: Saga[Any]) -> Iterator[str]:
         ):
             yield (
                 f"{step.source}: saga {saga.name}: step {step.id} has no undo, so what it did stands when the saga"
-                f" compensates; declare @{step.id}.undo, or undo=Undo.NONE if that is meant."
+                f" compensates; {_undo_of(step)}, or undo=Undo.NONE if that is meant."
             )
 
 
@@ -130,10 +133,32 @@ def _command(saga: Saga[Any], step: CommandOf[Any, Any]) -> Iterator[str]:
 
 
 def _activity(saga: Saga[Any], step: ActivityStep[Any, Any]) -> Iterator[str]:
-    if step.on_reply is None and step.result_model.model_fields:
+    if isinstance(step, PlacedStep):
+        yield from _placed(saga, step)
+    elif step.on_reply is None and step.result_model.model_fields:
         yield (
             f"{step.source}: saga {saga.name}: step {step.id} does not handle its result "
             f"{step.result_model.__name__}; declare a handler with @{step.id}.result."
+        )
+
+
+def _placed(saga: Saga[Any], step: PlacedStep[Any, Any, Any]) -> Iterator[str]:
+    if step.activity.execute_shape.may_wait and not step.resuming:
+        yield (
+            f"{step.source}: saga {saga.name}: step {step.id} may wait, and no event is declared that it could wait"
+            " for; declare them with .resumes_on(TheEvent, key=…)."
+        )
+    if (before := step.after) is None:
+        return
+    if saga.steps.get(before.id) is not before:
+        yield (
+            f"{step.source}: saga {saga.name}: step {step.id} comes after={before.id}, which belongs to another saga;"
+            f" name a step of {saga.name}."
+        )
+    elif step.id not in saga.flow_root.reach.get(before.id, ()) or step.id == before.id:
+        yield (
+            f"{step.source}: saga {saga.name}: step {step.id} takes what {before.id} returns, but {before.id} does not"
+            " stand before it in the flow; place it there."
         )
 
 
@@ -158,6 +183,13 @@ def _missing_undos(saga: Saga[Any], root: Flow[Any]) -> Iterator[str]:
         ):
             when = "before the pivot" if step.id in undone else "when its branch loses the join"
             yield (
-                f"{step.source}: saga {saga.name}: step {step.id} may have to be undone {when}; declare "
-                f"@{step.id}.undo, or undo=Undo.NONE if there is nothing to take back."
+                f"{step.source}: saga {saga.name}: step {step.id} may have to be undone {when}; {_undo_of(step)}, or"
+                " undo=Undo.NONE if there is nothing to take back."
             )
+
+
+def _undo_of(step: CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any]) -> str:
+    """Where its undo is declared."""
+    if isinstance(step, PlacedStep):
+        return f"give {type(step.activity).__name__} a compensate"
+    return f"declare @{step.id}.undo"

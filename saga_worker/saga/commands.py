@@ -18,6 +18,7 @@ class Answer(StrEnum):
 
     SUCCESS = "success"
     REJECTION = "rejection"
+    PARTIAL = "partial"  # own work that failed for good, and says what it has done before
     SILENCE = "silence"  # a time-out with tries left
     EXHAUSTED = "exhausted"  # a time-out without
     ABANDONED = "abandoned"  # the saga leaves the flow while it is in flight
@@ -45,16 +46,20 @@ _F, _U = CommandKind.FORWARD, CommandKind.UNDO
 FATES: Final[dict[tuple[CommandKind, Fate, Answer], tuple[Fate, Then]]] = {
     (_F, Fate.SENT, Answer.SUCCESS): (Fate.DONE, Then.ADVANCE),
     (_F, Fate.SENT, Answer.REJECTION): (Fate.REJECTED, Then.REJECT),
+    (_F, Fate.SENT, Answer.PARTIAL): (Fate.DONE, Then.REJECT),
     (_F, Fate.SENT, Answer.SILENCE): (Fate.SENT, Then.RESEND),
     (_F, Fate.SENT, Answer.EXHAUSTED): (Fate.SENT, Then.GIVE_UP),
     (_F, Fate.SENT, Answer.ABANDONED): (Fate.UNKNOWN, Then.RECORD),
     (_F, Fate.UNKNOWN, Answer.SUCCESS): (Fate.DONE, Then.TAKE_BACK),
+    (_F, Fate.UNKNOWN, Answer.PARTIAL): (Fate.DONE, Then.TAKE_BACK),
     (_F, Fate.UNKNOWN, Answer.REJECTION): (Fate.REJECTED, Then.RECORD),
     (_F, Fate.UNKNOWN, Answer.WATCH_ENDED): (Fate.UNKNOWN, Then.ATTEND),
     (_F, Fate.UNKNOWN, Answer.EXHAUSTED): (Fate.UNKNOWN, Then.ATTEND),
     (_F, Fate.DONE, Answer.SUCCESS): (Fate.DONE, Then.DUPLICATE),
+    (_F, Fate.DONE, Answer.PARTIAL): (Fate.DONE, Then.CONTRADICTION),
     (_F, Fate.DONE, Answer.REJECTION): (Fate.DONE, Then.CONTRADICTION),
     (_F, Fate.DONE, Answer.EXHAUSTED): (Fate.DONE, Then.DUPLICATE),
+    (_F, Fate.REJECTED, Answer.PARTIAL): (Fate.REJECTED, Then.CONTRADICTION),
     (_F, Fate.REJECTED, Answer.REJECTION): (Fate.REJECTED, Then.DUPLICATE),
     (_F, Fate.REJECTED, Answer.EXHAUSTED): (Fate.REJECTED, Then.DUPLICATE),
     (_F, Fate.REJECTED, Answer.SUCCESS): (Fate.REJECTED, Then.CONTRADICTION),

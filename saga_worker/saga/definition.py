@@ -6,20 +6,31 @@ that `decide`, the routes and the operator's views need to know.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from pydantic import BaseModel
 
+from saga_worker.saga.activity import Activity, Bounds, I
 from saga_worker.saga.checks import problems
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.flow import Flow, flow_of
 from saga_worker.saga.keys import KeyPath, record_key, record_sequence
 from saga_worker.saga.messages import Event, wire_types
-from saga_worker.saga.own_work import LOCAL_RETRY, ActivityDecorator, ActivityPolicy, AnyStep, LocalStep
+from saga_worker.saga.own_work import (
+    LOCAL_RETRY,
+    ActivityDecorator,
+    ActivityPolicy,
+    ActivityStep,
+    AnyStep,
+    LocalStep,
+    O,
+)
+from saga_worker.saga.placed import Outputs, PlacedStep, place
+from saga_worker.saga.queries import A, Query
 from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
 from saga_worker.saga.source import check_handler, checked_name, where, where_called
@@ -39,21 +50,31 @@ from saga_worker.saga.steps import (
     checked_event,
 )
 from saga_worker.saga.terminal import ErrorMapper
+from saga_worker.saga.upgrade import Upgrade, declare
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+Old = TypeVar("Old", bound=BaseModel)
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """An event that starts a saga; the handler makes its first state."""
 
-    model: type[Event]
-    key: Callable[[Any], str | int | UUID]
+P = TypeVar("P", bound=BaseModel)  # the output of an earlier step
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start(Generic[S, E]):
+    """An event that starts a saga; the handler makes its first state. Called, it is its handler."""
+
+    saga: Saga[S]
+    model: type[E]
+    key: Callable[[E], str | int | UUID]
     pointer: str
     key_kind: KeyKind
-    handler: Callable[[Any], Any]
+    handler: Callable[[E], S]
     source: str
+
+    def __call__(self, event: E) -> S:
+        return self.handler(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +89,7 @@ class On:
     source: str
 
 
-Entry: TypeAlias = Start | On | Arm
+Entry: TypeAlias = "Start[Any, Any] | On | Arm"
 
 
 class Saga(Generic[S]):
@@ -92,11 +113,14 @@ class Saga(Generic[S]):
         self.state_model: Final[type[S]] = state
         self.version: Final = version
         self.deadline: Final = checked_bound(deadline, f"saga {name}: deadline", source=self.source)
-        self.starts: Final[dict[str, Start]] = {}
+        self.starts: Final[dict[str, Start[S, Any]]] = {}
         self.handlers: Final[dict[str, On]] = {}
         self.sequences: Final[dict[str, str | None]] = {}  # wire type -> pointer to its number, if it is numbered
         self.arms: Final[dict[str, list[Arm]]] = {}
         self.steps: Final[dict[str, AnyStep]] = {}
+        self.upgrades: Final[dict[int, Upgrade]] = {}  # by the version that they start from
+        self.reads_outputs = False  # some input map takes all outputs
+        self.queries: Final[dict[str, Query[S, Any]]] = {}
         self._key_kind = key_kind
         self._flow: Flow[S] | None = None
 
@@ -117,20 +141,23 @@ class Saga(Generic[S]):
 
     def starts_on(
         self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None
-    ) -> Callable[[Callable[[E], S]], Callable[[E], S]]:
-        """An event that starts a saga for its key; the function makes the first state.
+    ) -> Callable[[Callable[[E], S]], Start[S, E]]:
+        """An event that starts a saga for its key; the function makes the first state. Clients name it as the start.
 
         `sequence` names the field with which its producer numbers the events of a key, one by one: they are applied
         in that order. The first is 1, or the start's number; one that comes early is parked until its turn.
         """
 
-        def register(handler: Callable[[E], S]) -> Callable[[E], S]:
+        def register(handler: Callable[[E], S]) -> Start[S, E]:
+            if isinstance(handler, Start):  # it starts another saga, or on another event, as well
+                handler = handler.handler
             check_handler(handler, "event")
-            model, path, source = self._taken(event, key, handler, sequence)
-            for wire_type in wire_types(model):
+            _, path, source = self._taken(event, key, handler, sequence)
+            start = Start(self, event, key, path.pointer, path.kind, handler, source)
+            for wire_type in wire_types(event):
                 self._refuse_twice(wire_type, self.starts, source, "starts it")
-                self.starts[wire_type] = Start(model, key, path.pointer, path.kind, handler, source)
-            return handler
+                self.starts[wire_type] = start
+            return start
 
         return register
 
@@ -214,6 +241,53 @@ class Saga(Generic[S]):
         return ActivityDecorator(policy, name, self._add)
 
     @overload
+    def step(
+        self, work: Activity[I, O], /, *, input: Callable[[S], I | dict[str, Any]], timeout: timedelta | None = None,
+        retry: Retry | None = None, undo: Undo | None = None, undo_timeout: timedelta | None = None,
+        undo_retry: Retry | None = None, result: Callable[[S, O], Verdict] | None = None, name: str | None = None,
+    ) -> PlacedStep[S, I, O]: ...  # fmt: skip
+
+    @overload
+    def step(
+        self, work: Activity[I, O], /, *, input: Callable[[S, Outputs], I | dict[str, Any]],
+        timeout: timedelta | None = None, retry: Retry | None = None, undo: Undo | None = None,
+        undo_timeout: timedelta | None = None, undo_retry: Retry | None = None,
+        result: Callable[[S, O], Verdict] | None = None, name: str | None = None,
+    ) -> PlacedStep[S, I, O]: ...  # fmt: skip
+
+    @overload
+    def step(
+        self, work: Activity[I, O], /, *, after: ActivityStep[S, P], input: Callable[[P], I | dict[str, Any]],
+        timeout: timedelta | None = None, retry: Retry | None = None, undo: Undo | None = None,
+        undo_timeout: timedelta | None = None, undo_retry: Retry | None = None,
+        result: Callable[[S, O], Verdict] | None = None, name: str | None = None,
+    ) -> PlacedStep[S, I, O]: ...  # fmt: skip
+
+    def step(
+        self, work: Activity[I, O], /, *, input: Callable[..., I | dict[str, Any]],
+        after: ActivityStep[S, Any] | None = None, timeout: timedelta | None = None, retry: Retry | None = None,
+        undo: Undo | None = None, undo_timeout: timedelta | None = None, undo_retry: Retry | None = None,
+        result: Callable[[S, O], Verdict] | None = None, name: str | None = None,
+    ) -> PlacedStep[S, I, O]:  # fmt: skip
+        """A step that a reusable activity does: an object of an `Activity` class, or one that `activity` has made.
+
+        `input` makes what goes in: of the state; of the state and the `Outputs` so far; or, with `after`, of what
+        that earlier step has returned. It returns the activity's input model, or a dict of its fields, which has to
+        fit: a misfit is final and fails the step before it runs. `result` says what the output means, as
+        `@the_step.result` does. The other options are those of `activity`, by default what the activity says itself.
+        """
+        given = Bounds(timeout=timeout, retry=retry, undo=undo, undo_timeout=undo_timeout, undo_retry=undo_retry)
+        step: PlacedStep[S, I, O] = place(
+            work, input, given, state_model=self.state_model, name=name, after=after, source=where_called(),
+            add_arm=self._add_arm, number=self._number,
+        )  # fmt: skip
+        self._add(step)
+        self.reads_outputs = self.reads_outputs or step.takes_outputs
+        if result is not None:
+            step.result(result)
+        return step
+
+    @overload
     def local(self, work: Callable[[S, AsyncSession], Awaitable[Verdict]], /) -> LocalStep[S]: ...
 
     @overload
@@ -295,11 +369,60 @@ class Saga(Generic[S]):
 
         return build if make is None else build(make)
 
+    @overload
+    def query(self, answer: Callable[[S], A], /) -> Query[S, A]: ...
+
+    @overload
+    def query(self, answer: None = None, /, *, name: str) -> Callable[[Callable[[S], A]], Query[S, A]]: ...
+
+    def query(
+        self, answer: Callable[[S], A] | None = None, /, *, name: str | None = None
+    ) -> Query[S, A] | Callable[[Callable[[S], A]], Query[S, A]]:
+        """A question about a saga of this kind, answered from its state at any time: no lock, and nothing changes."""
+
+        def build(function: Callable[[S], A]) -> Query[S, A]:
+            query = Query(self, function, name=name)
+            self._refuse_twice(query.name, self.queries, query.source, "is asked", what="query")
+            self.queries[query.name] = query
+            return query
+
+        return build if answer is None else build(answer)
+
     def flow(self, *steps: Step[S]) -> None:
         """The order of the steps; called once, after they are declared."""
         if self._flow is not None:
             raise DefinitionError(f"{where_called()}: saga {self.name} has a flow already; call flow(…) once.")
         self._flow = flow_of(steps)
+
+    @overload
+    def upgrade_from(
+        self, old: Saga[Old], /, *, steps: Mapping[str, str | None] | None = None
+    ) -> Callable[[Callable[[Old], S]], Callable[[Old], S]]: ...
+
+    @overload
+    def upgrade_from(
+        self, old: int, /, *, steps: Mapping[str, str | None] | None = None
+    ) -> Callable[[Callable[[dict[str, Any]], S]], Callable[[dict[str, Any]], S]]: ...
+
+    def upgrade_from(
+        self, old: Saga[Any] | int, /, *, steps: Mapping[str, str | None] | None = None
+    ) -> Callable[[Callable[[Any], S]], Callable[[Any], S]]:
+        """Sagas of an older version go on under this one from their next input; the function makes the new state.
+
+        `steps` names what is called otherwise now, steps and loops (`{"old": "new"}`); `None` says that a step is gone
+        and what it did stands. Where a saga stands at something that has no place here, it stays as it is. By its
+        number, for a version that is not in the code any more, the function gets the stored state as a plain dict.
+        """
+        if not isinstance(old, Saga | int):
+            raise DefinitionError(
+                f"{where_called()}: saga {self.name}: upgrade_from takes the older saga, or the number of its version."
+            )
+
+        def register(make: Callable[[Any], S]) -> Callable[[Any], S]:
+            declare(self, old, make, steps)
+            return make
+
+        return register
 
     def check(self) -> None:
         """Raises `DefinitionError` with one line for every problem that shows without running anything."""
@@ -327,10 +450,10 @@ class Saga(Generic[S]):
                     " sequence=… wherever it is taken."
                 )
 
-    def _refuse_twice(self, wire_type: str, present: dict[str, Any], source: str, fact: str) -> None:
-        if wire_type in present:
+    def _refuse_twice(self, name: str, present: dict[str, Any], source: str, fact: str, *, what: str = "event") -> None:
+        if name in present:
             raise DefinitionError(
-                f"{source}: saga {self.name}: the event {wire_type} {fact} at {present[wire_type].source} already; "
+                f"{source}: saga {self.name}: the {what} {name} {fact} at {present[name].source} already; "
                 "keep one of the two."
             )
 

@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import Any, Final
 
+from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 from pydantic import BaseModel
 
@@ -29,11 +30,25 @@ from saga_worker.saga.inputs import (
     RunActivity,
     SendCommand,
 )
-from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Mark, Progress, Round, Timer
+from saga_worker.saga.instance import (
+    Awaited,
+    CommandKind,
+    CommandRecord,
+    Fate,
+    Instance,
+    Mark,
+    Progress,
+    Recorded,
+    Round,
+    Taken,
+    Timer,
+)
 from saga_worker.saga.messages import Event, Message, encode
 from saga_worker.saga.own_work import ActivityStep, Answered, LocalStep
+from saga_worker.saga.placed import Outputs, PlacedStep, stored_for_call
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
+from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status, move
 
 # Timer names are "<kind>:<seq or step id>"; `deadline` stands alone.
@@ -64,7 +79,9 @@ TIMER_FAILED: Final = "timer_failed"  # with the name of the timer and the error
 # Moot when the saga leaves the flow.
 OF_A_STEP: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED)
 OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED)
+OF_MESSAGES: Final = (UNDELIVERABLE, "dead_letter")  # true of whatever was stored, whatever becomes of the saga
 
+NOT_OPEN: Final = 0  # in place of the seq of an open step
 AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
 
 _APPLIED: Final = Applied()
@@ -96,6 +113,8 @@ class Draft:
         self.rounds: Mapping[str, Round] = progress.rounds
         self.withdrawn = frozenset(progress.withdrawn)
         self.savepoints: Mapping[str, Mark] = progress.savepoints
+        self.trace = progress.trace
+        self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
         self.near: Callable[..., Any] | str | None = None  # what of the author's was run last: a function, or a place
@@ -130,6 +149,11 @@ class Draft:
         self._keep_state()
         return verdict
 
+    def test(self, where: Callable[[Any, Any], bool], message: object) -> bool:
+        """Ask the author whether an event is meant."""
+        self.near = where
+        return bool(where(self.state, message))
+
     def take_back_state(self, state_bytes: bytes) -> None:
         """What a handler did to the state does not count."""
         self.state_bytes, self._state = state_bytes, None
@@ -138,6 +162,11 @@ class Draft:
         """The next event of `source` is the one after `number`."""
         self.sequences[source] = number + 1
         self.lift(gap_subject(source), SEQUENCE_GAP)
+
+    def follow(self, trace: Trace | None) -> None:
+        """The saga belongs to the first trace that one of its messages names; within that it follows the last one."""
+        if trace is not None and (not self.trace or self.trace.id == trace.id):
+            self.trace = trace
 
     def _keep_state(self) -> None:
         write = self.state.__pydantic_serializer__.to_json
@@ -165,9 +194,13 @@ class Draft:
         self._emit_command(record, timeout)
         return self.seq
 
-    def work(self, step: ActivityStep[Any, Any] | LocalStep[Any], *, undoes: int | None = None) -> int:
-        """Commit to running an activity or a local step, or with `undoes` what takes it back."""
+    def work(
+        self, step: ActivityStep[Any, Any] | LocalStep[Any], *, undoes: int | None = None, event: Taken | None = None
+    ) -> int:
+        """Commit to running an activity or a local step, with `undoes` what takes it back, with `event` once more."""
         self.seq += 1
+        if isinstance(step, PlacedStep) and undoes is None:
+            self.recorded[self.seq] = self._entry(step, event)
         kind = CommandKind.FORWARD if undoes is None else CommandKind.UNDO
         record = CommandRecord(
             seq=self.seq, step=step.id, kind=kind, fate=Fate.SENT, destination="", type=step.id, body=None,
@@ -192,7 +225,98 @@ class Draft:
             self.arm(f"{LOCAL}:{record.seq}", timedelta(0))
             return
         timeout = step.timeout if record.undoes is None else step.undo_timeout
-        self.effects.append(RunActivity(record.seq, step.id, self.state_bytes, record.attempts, timeout, record.undoes))
+        forward = record.seq if record.undoes is None else record.undoes
+        stored = stored_for_call(self.recorded[forward]) if isinstance(step, PlacedStep) else self.state_bytes
+        self.effects.append(
+            RunActivity(record.seq, step.id, stored, record.attempts, timeout, record.undoes, self.trace or None)
+        )
+
+    # -- what reusable activities have taken and returned -------------------------------------------------------------
+
+    def _entry(self, step: PlacedStep[Any, Any, Any], event: Taken | None) -> Recorded:
+        """What goes in: made by the author, or what went in before that waited, with the event."""
+        if event is None:
+            return Recorded(step.make_input(self.state, Outputs(self._outputs())))
+        before = self._last_entry(step.id)
+        assert before is not None
+        last = self.recorded[before]
+        return Recorded(last.input, last.output, last.is_part, event, before)
+
+    def record(
+        self, record: CommandRecord, output: bytes | None, waits: Awaited | None = None, *, is_part: bool = False
+    ) -> None:
+        """What came out of a reusable activity, unless that is known already."""
+        recorded = self.recorded.get(record.seq)
+        if recorded is None or record.fate not in (Fate.SENT, Fate.UNKNOWN):
+            return
+        stored = Raw(output) if output is not None else recorded.output
+        is_part = is_part or (waits is not None and stored is not UNSET)
+        self.recorded[record.seq] = replace(recorded, output=stored, is_part=is_part, waits=waits)
+
+    def wait_for(self, record: CommandRecord, awaited: Awaited) -> None:
+        """The activity has ended by waiting: its step stays open."""
+        self.active[record.step] = None
+        self.arm(f"{WAIT}:{record.step}", timedelta(seconds=awaited.timeout))
+        self.go_on()
+
+    def is_waiting_for(self, step_id: str, event_type: str) -> bool:
+        """Whether an activity is to be entered again with such an event."""
+        if self.active.get(step_id, NOT_OPEN) is not None:
+            return False
+        last = self._last_entry(step_id)
+        waits = self.recorded[last].waits if last is not None else None
+        return waits is not None and event_type in waits.types
+
+    def wait_of(self, step_id: str) -> timedelta | None:
+        """How long an activity that waits may do so."""
+        last = self._last_entry(step_id)
+        waits = self.recorded[last].waits if last is not None else None
+        return timedelta(seconds=waits.timeout) if waits is not None else None
+
+    def _last_entry(self, step_id: str) -> int | None:
+        return max((seq for seq in self.recorded if self.commands[seq].step == step_id), default=None)
+
+    def _follow_entry(self, record: CommandRecord, fate: Fate) -> None:
+        """Of all entries of a step, the last that was done, or may have been, stands for what has to be taken back."""
+        recorded, is_at_once = self.recorded[record.seq], is_undone_at_once(self.step(record))
+        if recorded.after and (fate is Fate.DONE or (fate is Fate.UNKNOWN and is_at_once)):
+            self.commands[recorded.after] = replace(self.commands[recorded.after], undone=True)
+        if recorded.waits is not None and recorded.output is UNSET and not is_at_once:
+            self.commands[record.seq] = replace(self.commands[record.seq], undone=True)  # it has nothing to take back
+
+    def _outputs(self) -> dict[str, Raw]:
+        """What stands of what was returned, by step: of several the last."""
+        return {
+            self.commands[seq].step: recorded.output
+            for seq, recorded in sorted(self.recorded.items())
+            if recorded.output is not UNSET and not recorded.is_part
+            if self.commands[seq].fate is Fate.DONE and not self.commands[seq].undone
+        }
+
+    def _still_recorded(self) -> dict[int, Recorded] | UnsetType:
+        """What an undo, a later step or a later entry may still ask for."""
+        if not self.recorded:
+            return UNSET
+        last: dict[str, int] = {}
+        for seq in sorted(self.recorded):
+            record = self.commands[seq]
+            if not record.undone and record.fate is Fate.DONE and not self.recorded[seq].is_part:
+                last[record.step] = seq
+        return {seq: r for seq, r in self.recorded.items() if self._is_asked_for(self.commands[seq], last)} or UNSET
+
+    def _is_asked_for(self, record: CommandRecord, last: Mapping[str, int]) -> bool:
+        step = self.step(record)
+        assert isinstance(step, PlacedStep) and self.status is not None
+        open_seq = self.active.get(record.step, NOT_OPEN)
+        if open_seq == record.seq or (open_seq is None and self._last_entry(record.step) == record.seq):
+            return True
+        if record.undone or record.fate is Fate.REJECTED:
+            return False
+        if step.has_undo and (self.status is not Status.COMPLETED or record.seq in self.withdrawn):
+            return True
+        if self.status is Status.COMPENSATING or self.status.is_final:
+            return False
+        return (step.keeps_output or self.saga.reads_outputs) and last.get(record.step) == record.seq
 
     def give_up(self, record: CommandRecord) -> None:
         """The activity has no attempt left, and waits for an operator or for the saga to turn back."""
@@ -222,6 +346,7 @@ class Draft:
                 body=(record.body or "").encode(),
                 deadline=self.given.now + timeout,
                 undoes=record.undoes,
+                trace=self.trace or None,
             )
         )
 
@@ -232,7 +357,7 @@ class Draft:
     def publish(self, step_id: str, event: Event, model: type[Event]) -> None:
         _check_made(event, model, step_id)
         self.seq += 1
-        self.effects.append(PublishEvent(seq=self.seq, step=step_id, type=event.wire_type, body=encode(event)))
+        self.effects.append(PublishEvent(self.seq, step_id, event.wire_type, encode(event), self.trace or None))
 
     def step(self, record: CommandRecord) -> Answered:
         """The definition's step that `record` belongs to."""
@@ -251,6 +376,8 @@ class Draft:
         fate, then = follow(record.kind, record.fate, answer)
         if fate is not record.fate:
             self.commands[record.seq] = replace(record, fate=fate, body=None)
+            if record.seq in self.recorded:
+                self._follow_entry(record, fate)
             for kind in (TIMEOUT, RESEND, WATCH, LOCAL):
                 self.timers.pop(f"{kind}:{record.seq}", None)
             forward = record.kind is CommandKind.FORWARD
@@ -260,6 +387,7 @@ class Draft:
     def mark_undone(self, seq: int) -> None:
         """The effects of command `seq` are taken back."""
         self.commands[seq] = replace(self.commands[seq], undone=True)
+        self.disarm(f"{WATCH}:{seq}")
         self.forget_undo(seq)
 
     def forget_undo(self, seq: int) -> None:
@@ -277,8 +405,11 @@ class Draft:
         return (c for c in list(self.commands.values()) if c.kind is kind and c.fate is Fate.SENT)
 
     def must_be_undone(self, record: CommandRecord) -> bool:
-        """It had an effect, or with hybrid undo may have had one, that nobody has taken back."""
-        if record.kind is CommandKind.UNDO or record.undone:
+        """It had an effect, or with hybrid undo may have had one, that nobody has taken back.
+
+        What a failed saga has done stays.
+        """
+        if record.kind is CommandKind.UNDO or record.undone or self.status is Status.FAILED:
             return False
         step = self.step(record)
         if not step.has_undo:
@@ -301,7 +432,10 @@ class Draft:
     def past_pivot(self) -> bool:
         """The pivot's command is out (a rejection would still bring us back), or the pivot is over: only forward."""
         pivots = self.saga.flow_root.pivots
-        return self.pivoted or any(seq is not None and step_id in pivots for step_id, seq in self.active.items())
+        return self.pivoted or any(
+            step_id in pivots and (seq is not None or self._last_entry(step_id) is not None)
+            for step_id, seq in self.active.items()
+        )
 
     def go_on(self) -> None:
         """Running while something of ours is in flight for an open step, a savepoint that is gone back to included."""
@@ -337,6 +471,14 @@ class Draft:
         moot = [entry for entry in self.attention if entry.partition(": ")[0] in OF_THE_FLOW]
         for entry in moot:
             del self.attention[entry]
+
+    def let_go(self) -> None:
+        """Nothing is tried, undone or watched any more; activities get no further attempt."""
+        for record in [*self.in_flight(CommandKind.FORWARD), *self.in_flight(CommandKind.UNDO)]:
+            if isinstance(self.step(record), ActivityStep):
+                self.effects.append(CancelActivity(record.seq))
+        self.timers, self.undo_failures, self.withdrawn = {}, {}, frozenset()
+        self.attention = {e: None for e in self.attention if e.partition(": ")[0] in OF_MESSAGES}
 
     def _outlives_flow(self, timer: str) -> bool:
         """A watch, or a timer of an undo that is under way."""
@@ -377,7 +519,7 @@ class Draft:
     def finish(self, outcome: Outcome | None = None) -> Decision:
         """The decision: the saga one revision on (not when merely postponed), with what it has to say."""
         assert self.status is not None
-        if self.saga.flow_root.has_loops:
+        if self.saga.flow_root.has_loops and self.status is not Status.FAILED:
             self._list_again()
         now, before = self.given.now, self.instance
         move(None if self.is_new else before.status, self.status)
@@ -386,7 +528,7 @@ class Draft:
             active=self.active, commands=self.commands, timers=self.timers, epoch=self.epoch,
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
-            savepoints=dict(self.savepoints),
+            savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,
@@ -412,7 +554,12 @@ class Draft:
         return not any(c.undoes == record.seq and self.is_under_way(c) for c in self.in_flight(CommandKind.UNDO))
 
     def _unsettled(self) -> int:
-        """How many effects may stand that nobody has taken back: unknown ones, and after the end late successes."""
+        """How many effects may stand that nobody has taken back: unknown ones, and after the end late successes.
+
+        What a failed saga leaves behind is left by decision, and nobody waits to hear of it.
+        """
+        if self.status is Status.FAILED:
+            return 0
         is_over = self.status is Status.COMPENSATED
         standing = [
             c

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 
 class SagaWorkerError(Exception):
     """Root of the tree."""
@@ -19,12 +24,16 @@ class TerminalError(SagaWorkerError):
     """The author's, raised on purpose by an activity or a local step: this will not work, so do not try again.
 
     It says that nothing was done. With `may_have_worked` it says that this is not known: the step's undo is run.
+    With `partial`, a pydantic model, it says that a part was done, and what the undo needs to know of it: the
+    compensation of a reusable activity gets it in place of an output (so it has to be of the output model), the
+    `failed` handler of another activity as `why.partial`. Local steps are rolled back, and have no part.
     """
 
-    def __init__(self, reason: str, *, may_have_worked: bool = False) -> None:
+    def __init__(self, reason: str, *, may_have_worked: bool = False, partial: BaseModel | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.may_have_worked = may_have_worked
+        self.partial = partial
 
 
 class PoisonMessage(SagaWorkerError):
@@ -37,6 +46,14 @@ class PoisonMessage(SagaWorkerError):
         super().__init__(error)
         self.reason = reason
         self.error = error
+
+
+class QueryRefused(SagaWorkerError):
+    """The caller's: there is no such saga or query, or the version that the saga runs by is not loaded here."""
+
+
+class QueryFailed(SagaWorkerError):
+    """The author's: a query raised. The saga does not know that it was asked."""
 
 
 class IllegalTransition(SagaWorkerError):

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Any, Final, Generic, TypeAlias
 
 from saga_worker.saga.errors import DefinitionError
@@ -140,12 +141,18 @@ def after(
     return Moved((), lost, now, exhausted)
 
 
-def ahead(root: Flow[Any], active: Iterable[str]) -> frozenset[str]:
-    """The steps that are open or may still be reached, whatever the conditions will say."""
+def ahead(root: Flow[Any], active: Iterable[str], beyond: AbstractSet[str] = frozenset()) -> frozenset[str]:
+    """The steps that are open or may still be reached, whatever the conditions will say.
+
+    Of those in `beyond` only what comes after them counts; in a loop that may be the step itself.
+    """
     reached: frozenset[str] = frozenset()
     for step_id in active:
-        _continuation(root, step_id)
-        reached |= root.reach[step_id]
+        levels = _continuation(root, step_id)
+        if step_id in beyond:
+            reached |= {leaf.id for level in levels for leaf in _again(level)}
+        else:
+            reached |= root.reach[step_id]
     return reached
 
 
@@ -155,6 +162,20 @@ def are_concurrent(root: Flow[Any], one: str, other: str) -> bool:
         return False
     ours, theirs = root.branches[one], root.branches[other]
     return any(ours[node] != theirs[node] for node in ours.keys() & theirs.keys())
+
+
+def may_be_open_together(root: Flow[Any], step_ids: Iterable[str]) -> bool:
+    """Whether each two of these steps stand in different branches of some `parallel`."""
+    found = [node.inside for node in nodes(root.steps) if isinstance(node, Parallel)]
+    return all(
+        any(one in branch and other not in branch and any(other in rest for rest in inside)
+            for inside in found for branch in inside)
+        for one, other in combinations(step_ids, 2)
+    )  # fmt: skip
+
+
+def is_in_loop(root: Flow[Any], step_id: str) -> bool:
+    return any(isinstance(level, Repeat) for level in _continuation(root, step_id))
 
 
 def pivots(root: Flow[Any]) -> frozenset[str]:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.retry import Verdict
+from saga_worker.saga.trace import Trace
 
 
 class EventArrived(Struct, frozen=True):
@@ -24,6 +25,7 @@ class EventArrived(Struct, frozen=True):
     key: str
     body: bytes
     source: str = ""
+    trace: Trace | None = None
 
 
 class ReplyArrived(Struct, frozen=True):
@@ -32,6 +34,7 @@ class ReplyArrived(Struct, frozen=True):
     seq: int
     type: str
     body: bytes
+    trace: Trace | None = None
 
 
 class TimerFired(Struct, frozen=True):
@@ -75,7 +78,9 @@ class LocalFailed(Struct, frozen=True):
 ACTIVITY_DONE: Final = "activity_done"
 ACTIVITY_FAILED: Final = "activity_failed"  # every attempt raised, or the last one said that it is no use
 ACTIVITY_LOST: Final = "activity_lost"  # no attempt is left, and of one nobody knows how it ended
-OUTCOMES: Final = (ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOST)
+ACTIVITY_PARTIAL: Final = "activity_partial"  # it failed for good, and says what it has done before
+ACTIVITY_WAITS: Final = "activity_waits"  # it wants to be entered again with an event
+OUTCOMES: Final = (ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOST, ACTIVITY_PARTIAL, ACTIVITY_WAITS)
 
 Input = EventArrived | ReplyArrived | ActivityResult | LocalDone | LocalFailed | TimerFired | OperatorCommand
 
@@ -90,6 +95,7 @@ class Given(Struct, frozen=True):
     replies_are_in: bool = True  # False: queued replies may not be stored yet, so no reply time-out fires
     watch: timedelta = timedelta(days=14)  # how long an unknown fate is watched before somebody must look
     crashes: int = 3  # how many workers a timer or a local step may kill, alone, before somebody must look
+    begins_traces: bool = False  # a saga whose start has no trace begins one
 
 
 class SendCommand(Struct, frozen=True):
@@ -102,6 +108,7 @@ class SendCommand(Struct, frozen=True):
     body: bytes
     deadline: datetime | None
     undoes: int | None = None
+    trace: Trace | None = None
 
 
 class PublishEvent(Struct, frozen=True):
@@ -109,17 +116,22 @@ class PublishEvent(Struct, frozen=True):
     step: str
     type: str
     body: bytes
+    trace: Trace | None = None
 
 
 class RunActivity(Struct, frozen=True):
-    """Run an activity, or its undo. `run` counts the times that somebody asked for it, each with all its attempts."""
+    """Run an activity, or its undo. `run` counts the times that somebody asked for it, each with all its attempts.
+
+    `input` is what its step reads: the state of the saga, or what was recorded for an activity with its own input.
+    """
 
     seq: int
     step: str
-    state: bytes
+    input: bytes
     run: int
     timeout: timedelta
     undoes: int | None = None
+    trace: Trace | None = None
 
 
 class CancelActivity(Struct, frozen=True):

@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from msgspec import Struct, field
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.json import Decoder, Encoder
 
+from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status
 
 
@@ -47,7 +48,7 @@ class CommandRecord(Struct, frozen=True, array_like=True):
     body: str | None
     attempts: int = 1
     undoes: int | None = None
-    undone: bool = False  # its undo was answered
+    undone: bool = False  # its undo was answered, or a later entry of its step stands for what it did
     is_given_up: bool = False  # an activity without an attempt left: it waits for an operator
     seq: int = 0  # from 1 on
 
@@ -64,6 +65,11 @@ class Timer(Struct, frozen=True, array_like=True):
     failures: int = 0  # how often its handler raised in a row
     deaths: int = 0  # of workers that had it in hand: after the first it runs alone, and only then more are counted
 
+    @property
+    def has_killed(self) -> bool:
+        """Whether it fires no more by itself because workers died of it."""
+        return self.due_at == NEVER and self.deaths > 0
+
 
 class Round(Struct, frozen=True, array_like=True):
     """Where a loop is: the number of the round, from 1, and the last message number before it began."""
@@ -77,6 +83,31 @@ class Mark(Struct, frozen=True, array_like=True):
 
     seq: int
     used: int = 0
+
+
+class Taken(Struct, frozen=True):
+    """The event that an activity was entered again with."""
+
+    type: str
+    body: Raw
+
+
+class Awaited(Struct, frozen=True):
+    """What an activity waits for: the types of events, and for how many seconds."""
+
+    types: tuple[str, ...]
+    timeout: float
+
+
+class Recorded(Struct, frozen=True, omit_defaults=True):
+    """One entry of a reusable activity: what went in, and what came out of it, as JSON of its models."""
+
+    input: Raw
+    output: Raw | UnsetType = UNSET
+    is_part: bool = False  # not what came out, but what was done when it failed or began to wait
+    event: Taken | None = None  # with which it was entered again
+    after: int = 0  # the seq of the entry that waited for that
+    waits: Awaited | None = None  # it has ended by waiting
 
 
 class Progress(Struct, frozen=True):
@@ -93,6 +124,9 @@ class Progress(Struct, frozen=True):
     rounds: dict[str, Round] = field(default_factory=dict)  # of loops that are past their first
     withdrawn: tuple[int, ...] = ()  # commands that are taken back while the saga goes on
     savepoints: dict[str, Mark] = field(default_factory=dict)  # those that were passed
+    trace: Trace | UnsetType = UNSET  # not written without one
+    # By seq, as long as somebody may ask for it. Not even a name in the row of a saga without such activities.
+    recorded: dict[int, Recorded] | UnsetType = UNSET
 
 
 class Instance(Struct, frozen=True):

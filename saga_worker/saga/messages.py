@@ -24,7 +24,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ARRIVED_AS: Final = "__arrived_as__"
 
 
-def _snake_case(name: str) -> str:
+def snake_case(name: str) -> str:
     return _WORD_START.sub("_", name).lower()
 
 
@@ -57,7 +57,7 @@ class Message(BaseModel):
         if isinstance(types, str):
             raise DefinitionError(f"{cls.__qualname__}: types is one text; write type={types!r} or a tuple of texts.")
         declared = types if type is None else (type, *types)
-        cls.__wire_types__ = tuple(dict.fromkeys(declared)) or (_snake_case(cls.__name__),)
+        cls.__wire_types__ = tuple(dict.fromkeys(declared)) or (snake_case(cls.__name__),)
         for wire_type in declared:
             _check_wire_type(cls, wire_type)
 

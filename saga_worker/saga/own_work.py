@@ -6,7 +6,7 @@ flow and to `decide`. Nothing is awaited here: the shell runs the functions and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, TypeVar
@@ -48,6 +48,11 @@ class ActivityContext(Protocol):
         """When this attempt's time is over, on the database's clock."""
         ...
 
+    @property
+    def trace_headers(self) -> Mapping[str, str]:
+        """`traceparent`, and `tracestate` if there is one: send them along with calls. Empty: the saga has no trace."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ActivityFailed:
@@ -56,6 +61,7 @@ class ActivityFailed:
     error: str
     attempts: int
     is_terminal: bool  # it said that trying again is no use
+    partial: dict[str, Any] | None = None  # what it has done all the same, if it said so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +82,13 @@ class ActivityStep(Step[S], Generic[S, O]):
     """A step that does I/O in a worker and goes on with what it returns."""
 
     def __init__(
-        self, work: Callable[[S, ActivityContext], Awaitable[O]], policy: ActivityPolicy, *, name: str | None = None
-    ) -> None:
-        check_coroutine(work, "state", "ctx")
-        self.id: Final = step_name(work, name)
-        self.source: Final = where(work)
+        self, work: Callable[[Any, ActivityContext], Awaitable[O]], result_model: type[BaseModel],
+        policy: ActivityPolicy, *, step_id: str, source: str,
+    ) -> None:  # fmt: skip
+        self.id: Final = step_id
+        self.source: Final = source
         self.work: Final = work
-        self.result_model: Final[type[BaseModel]] = returned_class(work, BaseModel, step=self.id)
+        self.result_model: Final = result_model
         self.timeout: Final = policy.timeout
         self.retry: Final = policy.retry
         self.undo_mode: Final = policy.undo_mode
@@ -93,11 +99,21 @@ class ActivityStep(Step[S], Generic[S, O]):
         self.concurrency: Final = policy.concurrency
         self.on_reply: Callable[[S, O], Verdict] | None = None
         self.on_rejected: Callable[[S, ActivityFailed], Verdict] | None = None
-        self.undo_work: Callable[[S, ActivityContext], Awaitable[None]] | None = None
+        self.undo_work: Callable[[Any, ActivityContext], Awaitable[None]] | None = None
 
     @property
     def has_undo(self) -> bool:
         return self.undo_work is not None
+
+    def call(
+        self, stored: bytes, state_model: type[BaseModel], ctx: ActivityContext, *, is_undo: bool
+    ) -> Awaitable[object]:
+        """An attempt, to be awaited: the work, or what takes it back, on the state that was stored for it."""
+        state = state_model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
+        if not is_undo:
+            return self.work(state, ctx)
+        assert self.undo_work is not None
+        return self.undo_work(state, ctx)
 
     def result(self, handler: Callable[[S, O], Verdict], /) -> Callable[[S, O], Verdict]:
         """What the result means."""
@@ -107,7 +123,7 @@ class ActivityStep(Step[S], Generic[S, O]):
         return handler
 
     def failed(self, handler: Callable[[S, ActivityFailed], Verdict], /) -> Callable[[S, ActivityFailed], Verdict]:
-        """What a failure means that left nothing behind; without a handler the saga compensates.
+        """What a failure means that left nothing behind, or `why.partial`; without a handler the saga compensates.
 
         Not called when the activity may have worked (an attempt timed out or its worker died, or every attempt raised
         and its undo is hybrid): then the saga compensates, this step included.
@@ -167,7 +183,10 @@ class ActivityDecorator(Generic[S]):
     add: Callable[[ActivityStep[Any, Any]], None]
 
     def __call__(self, work: Callable[[S, ActivityContext], Awaitable[O]], /) -> ActivityStep[S, O]:
-        step = ActivityStep(work, self.policy, name=self.name)
+        check_coroutine(work, "state", "ctx")
+        step_id = step_name(work, self.name)
+        model: type[BaseModel] = returned_class(work, BaseModel, step=step_id)
+        step: ActivityStep[S, O] = ActivityStep(work, model, self.policy, step_id=step_id, source=where(work))
         self.add(step)
         return step
 

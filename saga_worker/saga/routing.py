@@ -103,6 +103,17 @@ def resolve_pointer(document: object, pointer: str) -> object:
     return value
 
 
+def put_at_pointer(document: dict[str, object], pointer: str, value: object) -> object:
+    """What stands at a JSON pointer; `value` is put there if nothing does. Raises as `resolve_pointer`."""
+    *way, last = _names(pointer)
+    place: object = document
+    for name in way:
+        place = place.setdefault(name, {}) if isinstance(place, dict) else None
+    if not isinstance(place, dict):
+        raise PoisonMessage("bad_key", f"There is no place for the key at {pointer}.")
+    return place.setdefault(last, value)
+
+
 def pointer_to(names: tuple[str, ...]) -> str:
     """The JSON pointer (RFC 6901) through these members."""
     return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)

@@ -11,6 +11,8 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from saga_worker.saga.trace import Trace
+
 
 class RowState(IntEnum):
     """States of an inbox row; the numbers are what the database stores."""
@@ -61,6 +63,7 @@ class InboxRow(Struct, frozen=True):
     received_at: datetime
     body: bytes
     sequence: int | None = None  # of a numbered event that was parked
+    trace: Trace | None = None
 
 
 class RowChange(Struct, frozen=True):

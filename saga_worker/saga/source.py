@@ -30,12 +30,12 @@ def where_called() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def step_name(make: Callable[..., Any], name: str | None) -> str:
-    """The id of a step: its name, else its function's."""
+def step_name(make: Callable[..., Any], name: str | None, *, what: str = "step") -> str:
+    """The id of a step (or of what else `make` is for): its name, else its function's."""
     found = name if name is not None else getattr(make, "__name__", "<lambda>")
     if found == "<lambda>":
-        raise DefinitionError(f"{where(make)}: a step made of a lambda has no name; give it name=…")
-    return checked_name(found, "step", source=where(make))
+        raise DefinitionError(f"{where(make)}: a {what} made of a lambda has no name; give it name=…")
+    return checked_name(found, what, source=where(make))
 
 
 def checked_name(name: str, what: str, *, source: str) -> str:
@@ -45,19 +45,21 @@ def checked_name(name: str, what: str, *, source: str) -> str:
     return name
 
 
-def returned_class(make: Callable[..., Any], base: type[T], *, step: str) -> type[T]:
+def returned_class(make: Callable[..., Any], base: type[T], *, step: str, what: str = "step") -> type[T]:
     """The class in the return annotation of a maker, which has to be one `base`."""
-    remedy = f"step {step}: annotate {step}'s function with the one {base.__name__} class that it returns"
-    # Local names only for a local function: elsewhere they would hide the names that its own module means.
-    is_local = "<locals>" in getattr(make, "__qualname__", "")
-    local_names = dict(_authors_frame().f_locals) if is_local else None
+    remedy = f"{what} {step}: annotate {step}'s function with the one {base.__name__} class that it returns"
     try:
-        annotation = typing.get_type_hints(make, localns=local_names).get("return")
+        annotation = typing.get_type_hints(make, localns=local_names(make)).get("return")
     except Exception as error:
         raise DefinitionError(f"{where(make)}: {remedy} ({type(error).__name__}: {error}).") from error
     if not (isinstance(annotation, type) and issubclass(annotation, base)):
         raise DefinitionError(f"{where(make)}: {remedy}.")
     return annotation
+
+
+def local_names(function: Callable[..., Any]) -> dict[str, Any] | None:
+    """The names beside a local function that its annotations may mean; of others they would hide its module's."""
+    return dict(_authors_frame().f_locals) if "<locals>" in getattr(function, "__qualname__", "") else None
 
 
 def check_handler(handler: Callable[..., Any], *parameters: str) -> None:
@@ -84,6 +86,11 @@ def check_coroutine(function: Callable[..., Any], *parameters: str) -> None:
 
 def _authors_frame() -> FrameType:
     frame = sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("saga_worker.saga."):
+    while frame.f_back is not None and _is_between(str(frame.f_globals.get("__name__", ""))):
         frame = frame.f_back
     return frame
+
+
+def _is_between(module: str) -> bool:
+    """Not the author's: the core, or the module through which abstract classes are made."""
+    return module.startswith("saga_worker.saga.") or module == "abc"

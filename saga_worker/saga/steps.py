@@ -29,7 +29,8 @@ from saga_worker.saga.messages import (
 )
 from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
-from saga_worker.saga.source import check_handler, checked_name, returned_class, step_name, where
+from saga_worker.saga.source import check_handler, checked_name, returned_class, step_name
+from saga_worker.saga.source import where as place_of
 
 S = TypeVar("S", bound=BaseModel)
 E = TypeVar("E", bound=Event)
@@ -52,15 +53,16 @@ class Step(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One kind of event that ends a wait."""
+    """One kind of event that ends a wait; without a handler an activity is entered again with it."""
 
     step_id: str
     model: type[Event]
     key: Callable[[Any], str | int | UUID]
     pointer: str
     key_kind: KeyKind
-    handler: Callable[[Any, Any], Verdict]
+    handler: Callable[[Any, Any], Verdict] | None
     source: str
+    where: Callable[[Any, Any], bool] | None = None  # a further condition, besides type and key
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class CommandOf(Step[S], Generic[S, Kc]):
     def __init__(self, make: Callable[[S], Kc], policy: CommandPolicy, *, name: str | None = None) -> None:
         check_handler(make, "state")
         self.id: Final = step_name(make, name)
-        self.source: Final = where(make)
+        self.source: Final = place_of(make)
         self.make: Final = make
         self.command_model: Final[type[Command[Any, Any]]] = returned_class(make, Command, step=self.id)
         self.to: Final = policy.to
@@ -137,11 +139,13 @@ class CommandOf(Step[S], Generic[S, Kc]):
         check_handler(make, "state")
         refuse_second(self.make_undo, make, f"step {self.id} has an undo already; keep one")
         if self.undo_mode is Undo.NONE:
-            raise DefinitionError(f"{where(make)}: step {self.id} is declared undo=Undo.NONE; drop that or this undo.")
+            raise DefinitionError(
+                f"{place_of(make)}: step {self.id} is declared undo=Undo.NONE; drop that or this undo."
+            )
         model: type[UndoOf[Any, Any, Any]] = returned_class(make, UndoOf, step=self.id)
         if undone_model(model) is not self.command_model:
             raise DefinitionError(
-                f"{where(make)}: step {self.id} sends {self.command_model.__name__}, but {model.__name__} undoes "
+                f"{place_of(make)}: step {self.id} sends {self.command_model.__name__}, but {model.__name__} undoes "
                 f"{undone_model(model).__name__}; derive it from UndoOf[{self.command_model.__name__}]."
             )
         self.make_undo, self.undo_model = make, model
@@ -194,18 +198,24 @@ class WaitStep(Step[S], Generic[S]):
         self._number: Final = number
 
     def on(
-        self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None
-    ) -> Callable[[Callable[[S, E], Verdict]], Callable[[S, E], Verdict]]:
-        """An event that ends this wait; it may arrive before the wait is reached. `sequence` as in `Saga.starts_on`."""
+        self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None,
+        where: Callable[[S, E], bool] | None = None,
+    ) -> Callable[[Callable[[S, E], Verdict]], Callable[[S, E], Verdict]]:  # fmt: skip
+        """An event that ends this wait; it may arrive before the wait is reached. `sequence` as in `Saga.starts_on`.
+
+        One that `where` says no to leaves the wait open, and is taken as if the wait was not there.
+        """
 
         def register(handler: Callable[[S, E], Verdict]) -> Callable[[S, E], Verdict]:
             check_handler(handler, "state", "event")
-            source = where(handler)
+            if where is not None:
+                check_handler(where, "state", "event")
+            source = place_of(handler)
             model = checked_event(event, source=source)
             path = record_key(model, key, source=source)
             self._number(model, sequence, source)
             for wire_type in wire_types(model):
-                self._add_arm(wire_type, Arm(self.id, model, key, path.pointer, path.kind, handler, source))
+                self._add_arm(wire_type, Arm(self.id, model, key, path.pointer, path.kind, handler, source, where))
             return handler
 
         return register
@@ -215,7 +225,7 @@ class WaitStep(Step[S], Generic[S]):
 
         def register(make: Callable[[S], E]) -> Callable[[S], E]:
             check_handler(make, "state")
-            source = where(make)
+            source = place_of(make)
             refuse_second(self.reminder, make, f"step {self.id} has a reminder already; keep one")
             model = returned_class(make, Event, step=self.id)
             checked_bound(period, f"step {self.id}: period", source=source)
@@ -262,7 +272,7 @@ class EmitStep(Step[S], Generic[S]):
     def __init__(self, make: Callable[[S], Event], *, name: str | None = None) -> None:
         check_handler(make, "state")
         self.id: Final = step_name(make, name)
-        self.source: Final = where(make)
+        self.source: Final = place_of(make)
         self.make: Final = make
         self.event_model: Final = returned_class(make, Event, step=self.id)
 
@@ -283,4 +293,4 @@ def checked_bound(bound: B, what: str, *, source: str) -> B:
 
 def refuse_second(present: object, function: Callable[..., Any], problem: str) -> None:
     if present is not None:
-        raise DefinitionError(f"{where(function)}: {problem}.")
+        raise DefinitionError(f"{place_of(function)}: {problem}.")

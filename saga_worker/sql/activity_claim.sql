@@ -16,4 +16,4 @@ SET state = 1, epoch = a.epoch + 1, attempts = a.attempts + 1, worker_id = $1::i
 FROM picked
 WHERE a.ref = picked.ref AND a.seq = picked.seq AND a.state + 0 = 0 AND a.ref = ANY(ARRAY(SELECT ref FROM picked))
 RETURNING a.ref, a.seq, a.run, a.undoes, a.definition, a.definition_version, a.saga_key, a.step, a.state, a.epoch,
-          a.attempts, a.uncertain, a.timeout_at, a.input
+          a.attempts, a.uncertain, a.timeout_at, a.input, a.traceparent, a.tracestate

@@ -3,16 +3,17 @@
 -- Index: activity_pkey.
 INSERT INTO saga_worker.activity AS a (
   ref, seq, run, undoes, definition, definition_version, saga_key, step, state, epoch, attempts, worker_id, next_at,
-  timeout_at, timeout_seconds, input)
+  timeout_at, timeout_seconds, input, traceparent, tracestate)
 SELECT v.ref, v.seq, v.run, v.undoes, v.definition, v.definition_version, v.saga_key, v.step,
        CASE WHEN w.is_mine THEN 1 ELSE 0 END, 1, CASE WHEN w.is_mine THEN 1 ELSE 0 END,
-       CASE WHEN w.is_mine THEN $12::integer END, coalesce(f.timeout_at, clock_timestamp()),
+       CASE WHEN w.is_mine THEN $14::integer END, coalesce(f.timeout_at, clock_timestamp()),
        CASE WHEN w.is_mine THEN clock_timestamp() + make_interval(secs => v.timeout_seconds) END, v.timeout_seconds,
-       v.input
+       v.input, v.traceparent, v.tracestate
 FROM unnest(
   $1::uuid[], $2::integer[], $3::integer[], $4::integer[], $5::text[], $6::integer[], $7::text[], $8::text[],
-  $9::double precision[], $10::bytea[], $11::boolean[])
-  AS v(ref, seq, run, undoes, definition, definition_version, saga_key, step, timeout_seconds, input, is_mine)
+  $9::double precision[], $10::bytea[], $11::boolean[], $12::text[], $13::text[])
+  AS v(ref, seq, run, undoes, definition, definition_version, saga_key, step, timeout_seconds, input, is_mine,
+       traceparent, tracestate)
 LEFT JOIN saga_worker.activity AS f
   ON f.ref = ANY($1::uuid[]) AND f.ref = v.ref AND f.seq = v.undoes AND f.state = 4 AND f.worker_id IS NOT NULL
   AND f.timeout_at > clock_timestamp()
@@ -22,4 +23,4 @@ SET run = excluded.run, state = excluded.state, epoch = a.epoch + 1, attempts = 
     worker_id = excluded.worker_id, next_at = excluded.next_at, timeout_at = excluded.timeout_at
 WHERE a.state = 3
 RETURNING ref, seq, run, undoes, definition, definition_version, saga_key, step, state, epoch, attempts, uncertain,
-          timeout_at, input
+          timeout_at, input, traceparent, tracestate

@@ -207,6 +207,8 @@ activity: Final = Table(
     Column("timeout_seconds", Double, nullable=False),
     Column("last_error", Text),
     Column("input", LargeBinary, nullable=False),
+    Column("traceparent", Text),
+    Column("tracestate", Text),
     PrimaryKeyConstraint("ref", "seq", name="activity_pkey"),
     CheckConstraint("state IN (0, 1, 3, 4)", name="activity_state"),
     CheckConstraint("state <> 1 OR (worker_id IS NOT NULL AND timeout_at IS NOT NULL)", name="activity_running"),
@@ -290,7 +292,7 @@ def _view(name: str, columns: str) -> Table:
 v_saga: Final = _view(
     "v_saga",
     "saga_id ref name definition_version key status reason attention unsettled state revision"
-    " started_at updated_at finished_at parent_id",
+    " started_at updated_at finished_at parent_id trace_id",
 )
 v_journal: Final = _view(
     "v_journal",
@@ -299,7 +301,8 @@ v_journal: Final = _view(
 )
 v_inbox: Final = _view(
     "v_inbox",
-    "id consumer source message_id type saga_key saga_id state reason attempts crashes received_at next_at expires_at",
+    "id consumer source message_id type saga_key saga_id state reason attempts crashes received_at next_at expires_at"
+    " trace_id",
 )
 v_outbox: Final = _view("v_outbox", "message_id saga_id seq destination type owner attempts next_at last_error")
 v_timer: Final = _view("v_timer", "saga_id name epoch due_at")

@@ -17,7 +17,7 @@ from saga_worker.testing.evidence import FINAL_SAGAS, Event, Evidence, Tally, Ve
 from saga_worker.testing.ledgers import Delivery, Publication, Views
 
 FINAL_ROWS = frozenset({"done", "ignored", "dead"})
-NOT_FROM_INBOX = frozenset({"timer", "local"})  # sources of inputs that no row brings about
+NOT_FROM_INBOX = frozenset({"timer", "local", "upgrade"})  # sources of inputs that no row brings about
 
 Applied = tuple[str, str, str]  # consumer, source, message id
 

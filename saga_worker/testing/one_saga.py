@@ -20,6 +20,7 @@ from saga_worker.saga.fold import Limits, due_local, fold, fold_local
 from saga_worker.saga.fold.backlog import sequence
 from saga_worker.saga.inputs import Effect, Given, LocalDone, LocalFailed, SendCommand
 from saga_worker.saga.instance import Instance, dump_progress, load_progress
+from saga_worker.saga.registry import Registry
 from saga_worker.saga.routing import ref_of
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
 
@@ -35,6 +36,7 @@ class OneSaga:
 
     def __init__(self, saga: Saga[Any], key: str, *, limits: Limits | None = None, jitter: float = 0.0) -> None:
         self.saga = saga
+        self.registry = Registry([saga])
         self.key = key
         self.ref = ref_of(saga.name, key)
         self.limits = limits or Limits()
@@ -45,10 +47,18 @@ class OneSaga:
         self.errors: dict[int, str] = {}  # row id -> the last error
         self.journal: list[JournalRow] = []
         self.effects: list[Effect] = []
+        self.made_by: dict[int, Saga[Any]] = {}  # number of a message or an activity -> the version that asked for it
         self.relay_runs = True
         self.replies_are_in = True
         self.unsent: set[int] = set()
         self.wake_at: datetime | None = None  # the wake row
+
+    def deploy(self, *versions: Saga[Any]) -> None:
+        """From now on these versions are loaded, and no others."""
+        self.registry = Registry(versions)
+        newest = self.registry.latest(self.saga.name)
+        assert newest is not None, f"no version of {self.saga.name} is left"
+        self.saga = newest
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -128,8 +138,10 @@ class OneSaga:
             if not is_due and not is_wanted:
                 return
             change = self.step()
-            is_wanted = change is not None and change.again
-            if change is not None and (change.suspect is not None or change.suspect_timer):
+            if change is None:
+                return
+            is_wanted = change.again
+            if change.suspect is not None or change.suspect_timer:
                 alone = self.step(alone=True)
                 is_wanted = is_wanted or (alone is not None and alone.again)
         raise AssertionError(f"saga {self.key} does not come to rest at {self.now}: {self._pending()}")
@@ -145,10 +157,14 @@ class OneSaga:
             self.now, self.jitter, SAGA_ID, unsent=frozenset(self.unsent), replies_are_in=self.replies_are_in,
             crashes=self.limits.crashes,
         )  # fmt: skip
+        saga, upgrade = self.registry.runs_by(self.instance) if self.instance is not None else (self.saga, None)
+        if saga is None:
+            return None  # left to a worker that has its version
         change = fold(
-            self.saga, self.ref, self.instance, rows, given, self.limits, alone=alone, write_error=write_error
-        )
-        self._save(change)
+            saga, self.ref, self.instance, rows, given, self.limits, alone=alone, write_error=write_error,
+            upgrade=upgrade,
+        )  # fmt: skip
+        self._save(change, saga)
         self._save_wake(change, from_timers=from_timers)
         if len(rows) >= PAGE and change.rows:
             change.again = True  # there may be more than was read
@@ -162,8 +178,10 @@ class OneSaga:
         """The transaction of a local step."""
         assert self.instance is not None
         given = Given(self.now, self.jitter, SAGA_ID, replies_are_in=self.replies_are_in)
-        change = fold_local(self.saga, self.instance, self._backlog(), given, self.limits, done)
-        self._save(change)
+        saga, _ = self.registry.runs_by(self.instance)
+        assert saga is not None
+        change = fold_local(saga, self.instance, self._backlog(), given, self.limits, done)
+        self._save(change, saga)
         self._save_wake(change, from_timers=False)
         return change
 
@@ -173,7 +191,7 @@ class OneSaga:
         aside = [replace(row, body=b"") for row in self.in_state(RowState.HELD, RowState.DEAD)]
         return [*ready[:PAGE], *self.in_state(RowState.PARKED)[:PAGE], *aside[:PAGE]]
 
-    def _save(self, change: SagaChange) -> None:
+    def _save(self, change: SagaChange, saga: Saga[Any]) -> None:
         before, after = change.before, change.after
         assert before is self.instance and (after is not None or not (change.journal or change.effects))
         if after is not None:
@@ -187,6 +205,7 @@ class OneSaga:
         assert len({seen.id for seen in change.rows}) == len(change.rows), "a row is named twice"
         self.journal += change.journal
         self.effects += change.effects
+        self.made_by = {effect.seq: saga for effect in change.effects} | self.made_by
         if not self.relay_runs:
             self.unsent |= {effect.seq for effect in change.effects}
 

@@ -116,7 +116,10 @@ class WatchedSaga(OneSaga):
 
     def _again(self, change: SagaChange, unsent: frozenset[int], done: LocalDone | LocalFailed | None) -> list[Decided]:
         """I7: the inputs of this transaction once more, one by one, through the definition: the same saga comes out."""
-        found, instance = [], change.before
+        found: list[Decided] = []
+        instance = change.before
+        if instance is not None and self.registry.runs_by(instance) != (self.saga, None):
+            return found  # of another version, or brought to this one in this transaction
         effects: list[object] = []
         for entry in change.journal:
             given = Given(
@@ -201,6 +204,8 @@ class WatchedSaga(OneSaga):
         elif after.status in BACK:  # a loop without rounds left turns back where something was just begun
             undos = [c.seq for c in new if c.kind is CommandKind.UNDO]
             _hold(max(forward, default=0) < min(undos, default=after.seq + 1), "I9: forward after an undo", forward)
+        elif after.status in (Status.PAUSED, Status.FAILED):
+            _hold(not decided.sent, "a saga that stands still says something", decided.sent)
 
     def _check_newest_first(self, decided: Decided) -> None:
         issued = decided.before.seq if decided.before is not None else 0
@@ -270,7 +275,9 @@ class WatchedSaga(OneSaga):
             _hold(not beside, "I9: two undos at a time", beside)
 
     def _check_reason_to_move(self, instance: Instance) -> None:
-        """I8, for every open step and every effect that has to be taken back."""
+        """I8, for every open step and every effect that has to be taken back. A paused saga waits for its operator."""
+        if self.is_paused():
+            return
         timers, attention = instance.progress.timers, instance.progress.attention
         for step_id, seq in instance.progress.active.items():
             _hold(self._moves(instance, step_id, seq), "I8: an open step that nothing will end", (step_id, seq))
@@ -287,8 +294,8 @@ class WatchedSaga(OneSaga):
         for record in commands.values():
             if record.fate is Fate.UNKNOWN and self.step_of(record).undo_mode is Undo.STRICT:
                 watched = f"watch:{record.seq}" in timers or f"unsettled_expired: {record.step}" in attention
-                # Of an activity without an attempt left nobody can say more: it is on the list at once.
-                _hold(watched or not self.step_of(record).has_undo, "I10: nobody watches this outcome", record)
+                is_over = record.undone or not self.step_of(record).has_undo or self._is_left()
+                _hold(watched or is_over, "I10: nobody watches this outcome", record)
 
     def _is_fresh(self, instance: Instance, record: CommandRecord) -> bool:
         """No undo of it was tried yet, or an operator wants it to be tried as if none was."""
@@ -306,24 +313,28 @@ class WatchedSaga(OneSaga):
             case SleepStep():
                 return f"sleep:{step_id}" in timers
             case _:
-                is_tried = seq is not None and self.is_tried(instance, seq)
-                reasons = ("no_answer", "rejected_after_pivot", "local_failed")
+                is_tried = self.is_tried(instance, seq) if seq is not None else f"wait:{step_id}" in timers
+                reasons = ("no_answer", "rejected_after_pivot", "local_failed", "wait_expired")
                 is_listed = not {f"{reason}: {step_id}" for reason in reasons}.isdisjoint(attention)
                 return is_tried or f"again:{step_id}" in timers or is_listed
 
     def _check_ends(self, instance: Instance) -> None:
         progress = instance.progress
         _hold(instance.attention == ("; ".join(progress.attention) or None), "the list is not the column", instance)
-        _hold(("dead_letter" in progress.attention) is self.is_blocked(), "I8: dead letter and list differ", instance)
+        _hold(
+            ("dead_letter" in progress.attention) is self.is_behind_dead(), "I8: dead letter and list differ", instance
+        )
         if instance.status.is_final or instance.status is Status.COMPENSATING:
             _hold(not progress.active, "a saga that is over has open steps", progress.active)
             moot = {entry.partition(": ")[0] for entry in progress.attention} & OF_THE_WAY_ON
             _hold(not moot, "attention for what is moot", moot)
-        elif instance.status is not Status.PAUSED:
+        elif not self.is_paused():
             _hold(bool(progress.active), "I8: nothing is open, and the saga is", instance)
             is_back = any(isinstance(self.saga.steps[step_id], SavepointStep) for step_id in progress.active)
             has_work = is_back or any(seq is not None for seq in progress.active.values())
             _hold(instance.status is (Status.RUNNING if has_work else Status.WAITING), "another status", instance)
+        if instance.status is Status.FAILED:
+            _hold(instance.unsettled == 0 and not progress.timers, "a failed saga still waits for something", instance)
         if instance.status is Status.COMPLETED:
             standing = [c for c in progress.commands.values() if c.seq in progress.withdrawn and not c.undone]
             _hold(instance.unsettled == len(standing), "L2: what a loser did is not counted as unsettled", standing)
@@ -337,7 +348,7 @@ class WatchedSaga(OneSaga):
     def _check_wake(self, instance: Instance) -> None:
         """H6: the wake row is there, and not later than a timer that may fire."""
         due = instance.next_due
-        if due is not None and not self.is_blocked() and instance.status is not Status.PAUSED:
+        if due is not None and not self.is_blocked():
             is_woken = self.wake_at is not None and self.wake_at <= max(due, self.now + NOT_NOW)
             _hold(is_woken, "I8: nobody will look when the timer is due", (self.wake_at, due))
 
@@ -346,14 +357,13 @@ class WatchedSaga(OneSaga):
         ready = sorted(self.in_state(RowState.READY), key=lambda r: (r.role is not Role.OPERATOR, r.id))
         is_due = bool(ready) and (ready[0].next_at is None or ready[0].next_at <= self.now)
         _hold(not is_due, "I1: a row is left ready and due", ready[:1])
-        is_paused = self.instance is not None and self.instance.status is Status.PAUSED
         held = self.in_state(RowState.HELD)
-        _hold(not held or self.is_blocked() or is_paused, "I1: a row is held by nothing", held)
+        _hold(not held or self.is_blocked(), "I1: a row is held by nothing", held)
         for row in self.in_state(RowState.PARKED):
             if row.expires_at is None:
                 behind = self.instance is None and self.is_blocked() and row.reason == "behind_dead"
                 _hold(behind, "I1: parked without an end", row)
-            elif self.instance is not None and not (self.is_blocked() or is_paused or ready):
+            elif self.instance is not None and not (self.is_blocked() or ready):
                 _hold(bool(self.instance.progress.active), "I1: parked at an end", row)
                 _hold(row.reason in ("not_expected_yet", "out_of_sequence"), "I1: parked for no reason", row)
         replies = [row.correlation_id for row in self.in_state(RowState.DONE) if row.role is Role.REPLY]
@@ -373,7 +383,14 @@ class WatchedSaga(OneSaga):
         is_after_start = first is not None and row.id > first
         return row.role is not Role.OPERATOR and is_never_early and is_after_start and row.id not in self.out_of_turn
 
+    def is_paused(self) -> bool:
+        return self.instance is not None and self.instance.status is Status.PAUSED
+
     def is_blocked(self) -> bool:
+        """Only an operator can help."""
+        return self.is_paused() or self.is_behind_dead()
+
+    def is_behind_dead(self) -> bool:
         dead = self.in_state(RowState.DEAD)
         return any(row.reason in BLOCKING and row.role is not Role.OPERATOR for row in dead)
 
@@ -385,9 +402,13 @@ class WatchedSaga(OneSaga):
     def must_go_back(self, record: CommandRecord) -> bool:
         """The rule, said once more: done, or hybrid and unknown, with an undo that was not answered."""
         step = self.step_of(record)
-        if record.kind is CommandKind.UNDO or record.undone or not step.has_undo:
+        if record.kind is CommandKind.UNDO or record.undone or not step.has_undo or self._is_left():
             return False
         return record.fate is Fate.DONE or (record.fate is Fate.UNKNOWN and step.undo_mode is Undo.HYBRID)
+
+    def _is_left(self) -> bool:
+        """What a failed saga has done stays, by an operator's word."""
+        return self.instance is not None and self.instance.status is Status.FAILED
 
     def goes_back(self, instance: Instance, record: CommandRecord) -> bool:
         """What went wrong, or has lost a join, goes back; in a saga that goes on nothing else does."""

@@ -11,14 +11,18 @@ from datetime import timedelta
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 from pydantic import BaseModel
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
+from saga_worker.saga.activity import WaitFor
+from saga_worker.saga.asking import answer
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.inputs import (
     ACTIVITY_DONE,
     ACTIVITY_FAILED,
     ACTIVITY_LOST,
+    ACTIVITY_PARTIAL,
+    ACTIVITY_WAITS,
     LocalDone,
     LocalFailed,
     PublishEvent,
@@ -35,8 +39,11 @@ from saga_worker.saga.messages import (
     encode,
     rejection_models,
     reply_models,
+    wire_types,
 )
 from saga_worker.saga.own_work import ActivityStep, LocalStep
+from saga_worker.saga.placed import PlacedStep
+from saga_worker.saga.queries import A, Query
 from saga_worker.saga.retry import Verdict
 from saga_worker.saga.routing import canonical_key, command_id
 from saga_worker.saga.rows import InboxRow, Role, RowState
@@ -83,6 +90,12 @@ class SagaTest(Generic[S]):
 
     # -- what happens ---------------------------------------------------------------------------------------------
 
+    def deploy(self, *versions: Saga[Any]) -> SagaTest[Any]:
+        """A release with these versions of the saga, and no others: upgrades run with the next input."""
+        self.one.deploy(*versions)
+        self.saga = self.one.saga
+        return self
+
     def given(self, *events: Event) -> Self:
         """These events arrive, and each of them has to be applied."""
         for event in events:
@@ -117,9 +130,11 @@ class SagaTest(Generic[S]):
             self._fail(f"{sent.type} is still waiting for its answer, so a reply is not late: advance the time first")
         return self._answer(message, sent, reply_models, "reply")
 
-    def result(self, value: BaseModel | None = None, *, of: ActivityStep[Any, Any] | None = None) -> Self:
+    def result(self, value: BaseModel | WaitFor | None = None, *, of: ActivityStep[Any, Any] | None = None) -> Self:
         """The last activity (or the last one of the step `of`) returns; an undo returns nothing."""
         effect = self._activity(of)
+        if isinstance(value, WaitFor):
+            return self._end_activity(effect, ACTIVITY_WAITS, self._waiting(effect, value), repr(value))
         model = self._activity_step(effect).result_model
         if effect.undoes is None and not isinstance(value, model):
             self._fail(f"{effect.step} returns {model.__name__}, not {value!r}")
@@ -128,11 +143,17 @@ class SagaTest(Generic[S]):
 
     def fail(
         self, error: str = "it failed", *, terminal: bool = True, lost: bool = False,
-        of: ActivityStep[Any, Any] | None = None,
+        partial: BaseModel | None = None, of: ActivityStep[Any, Any] | None = None,
     ) -> Self:  # fmt: skip
-        """The last activity fails for good: it says so, or all its attempts raised, or (`lost`) nobody knows."""
+        """The last activity fails for good: it says so, or all its attempts raised, or (`lost`) nobody knows.
+
+        With `partial` it says what it has done before.
+        """
         effect = self._activity(of)
-        details = {"error": error, "attempts": 1, "is_terminal": terminal and not lost}
+        details: dict[str, Any] = {"error": error, "attempts": 1, "is_terminal": terminal and not lost}
+        if partial is not None:
+            details["partial"] = partial.model_dump(mode="json", by_alias=False)
+            return self._end_activity(effect, ACTIVITY_PARTIAL, to_json(details), error)
         return self._end_activity(effect, ACTIVITY_LOST if lost else ACTIVITY_FAILED, to_json(details), error)
 
     def local(self, verdict: Verdict = None, *, change: Callable[[S], object] = lambda state: None) -> Self:
@@ -156,6 +177,12 @@ class SagaTest(Generic[S]):
     def operator(self, command: str, body: bytes = b"{}") -> Self:
         """An operator says something, such as `retry`."""
         return self._deliver(Role.OPERATOR, command, body, f"operator: {command}")
+
+    def ask(self, query: Query[S, A]) -> A:
+        """What the saga answers now; its state is left alone."""
+        if self.one.instance is None:
+            self._fail("the saga has not started, so it answers no query")
+        return answer(query, self.one.instance.state)
 
     def advance(self, by: timedelta) -> Self:
         """Time passes; every timer that becomes due fires, in order."""
@@ -185,7 +212,9 @@ class SagaTest(Generic[S]):
         """The author's state as it is stored."""
         if self.one.instance is None:
             self._fail("the saga has not started, so it has no state")
-        model: type[S] = self.saga.state_model
+        instance = self.one.instance
+        version = self.one.registry.find(instance.definition, instance.definition_version) or self.saga
+        model: type[S] = version.state_model
         return model.model_validate_json(self.one.instance.state, by_name=True, by_alias=False)
 
     @property
@@ -233,8 +262,15 @@ class SagaTest(Generic[S]):
         self._expected[kind] += 1
         return self
 
-    def expect_activity(self, step: ActivityStep[Any, Any], *, undo: bool = False) -> Self:
-        """The next activity that was not expected yet is of this step, or is its undo."""
+    def expect_activity(
+        self, step: ActivityStep[Any, Any], *, undo: bool = False, input: BaseModel | None = None,
+        output: BaseModel | None = None, event: Event | None = None,
+    ) -> Self:  # fmt: skip
+        """The next activity that was not expected yet is of this step, or is its undo.
+
+        Of a reusable activity also what goes in: its `input`, the `output` that its undo gets, the `event` with which
+        it is entered again.
+        """
         found = self._activities()[self._activities_expected :]
         if not found:
             self._fail(f"expected the activity {step.id} to run next, but nothing more did")
@@ -242,6 +278,9 @@ class SagaTest(Generic[S]):
             what = "the undo of " if found[0].undoes is not None else ""
             self._fail(f"expected {step.id} to run next, but it is {what}{found[0].step}")
         self._activities_expected += 1
+        given = {"input": input, "output": output, "event": event}
+        if any(value is not None for value in given.values()):
+            self._check_given(step, found[0], given)
         return self
 
     def expect_local(self, step: LocalStep[Any], *, undo: bool = False) -> Self:
@@ -299,9 +338,31 @@ class SagaTest(Generic[S]):
         return found
 
     def _activity_step(self, effect: RunActivity) -> ActivityStep[Any, Any]:
-        step = self.saga.steps[effect.step]
+        step = self.one.made_by[effect.seq].steps[effect.step]
         assert isinstance(step, ActivityStep)
         return step
+
+    def _waiting(self, effect: RunActivity, waits: WaitFor) -> bytes:
+        step = self._activity_step(effect)
+        resuming = step.resuming if isinstance(step, PlacedStep) else {}
+        types = [wire_type for event in waits.events for wire_type in wire_types(event)]
+        if unknown := [wire_type for wire_type in types if wire_type not in resuming]:
+            self._fail(f"{effect.step} waits for {', '.join(unknown)}, which no resumes_on(…) of it takes")
+        so_far = waits.so_far.model_dump(mode="json", by_alias=False) if waits.so_far is not None else None
+        return to_json({"types": types, "timeout": waits.timeout.total_seconds(), "so_far": so_far})
+
+    def _check_given(
+        self, step: ActivityStep[Any, Any], effect: RunActivity, expected: dict[str, BaseModel | None]
+    ) -> None:
+        if not isinstance(step, PlacedStep):
+            self._fail(f"{step.id} is no reusable activity: what it gets is the state")
+        stored = from_json(effect.input)
+        event = stored.get("event", {"body": None})["body"]
+        found = {"input": stored["input"], "output": stored.get("output"), "event": event}
+        for what, value in expected.items():
+            wanted = value.model_dump(mode="json", by_alias=what == "event") if value is not None else None
+            if wanted is not None and wanted != found[what]:
+                self._fail(f"expected {step.id} to get the {what} {value!r}, but it is {found[what]}")
 
     def _end_activity(self, effect: RunActivity, outcome: str, body: bytes, said: str) -> Self:
         correlation_id = command_id(self.one.ref, effect.seq)
@@ -352,7 +413,7 @@ class SagaTest(Generic[S]):
         return (self.sent if kind is Command else self.published)[self._expected[kind] :]
 
     def _model(self, effect: SendCommand | PublishEvent) -> Message:
-        step = self.saga.steps[effect.step]
+        step = self.one.made_by[effect.seq].steps[effect.step]
         model: type[Message] | None
         match step:
             case CommandOf():

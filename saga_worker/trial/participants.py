@@ -34,6 +34,7 @@ DESTINATIONS: Final = ("fraud", "inventory", "payment", "shipping", "credit", "e
 EVENTS: Final = "events"
 BATCH: Final = 200
 PREFETCH: Final = 1000
+TRACE_HEADERS: Final = ("traceparent", "tracestate")
 OUR_ID: Final = re.compile(r"[A-Za-z0-9_-]{22}\.(\d+)")
 AMQP_URL_VARIABLE: Final = "SAGA_WORKER_AMQP_URL"
 
@@ -192,6 +193,7 @@ def _reply_to(received: Received, answer: Answer) -> aio_pika.Message:
         app_id=received.destination,
         content_type="application/json",
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        headers={name: value for name, value in received.message.headers.items() if name in TRACE_HEADERS},
     )
 
 

@@ -22,11 +22,11 @@ from tests.stages.stored_rows import ORDER
 # What design and contract promise, in this order; a change breaks whoever reads the views.
 VIEWS = {
     "v_saga": "saga_id ref name definition_version key status reason attention unsettled state revision started_at"
-    " updated_at finished_at parent_id",
+    " updated_at finished_at parent_id trace_id",
     "v_journal": "saga_id revision definition_version input_kind consumer source message_id decided_at from_status"
     " to_status sent_ids timer_ids epoch worker committed_at",
     "v_inbox": "id consumer source message_id type saga_key saga_id state reason attempts crashes received_at next_at"
-    " expires_at",
+    " expires_at trace_id",
     "v_outbox": "message_id saga_id seq destination type owner attempts next_at last_error",
     "v_timer": "saga_id name epoch due_at",
     "v_dead": "id consumer source message_id type saga_key reason error attempts first_failed_at last_failed_at",

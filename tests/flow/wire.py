@@ -115,11 +115,14 @@ class Wire:
                 self._came.clear()
                 await self._came.wait()
 
-    async def answer(self, command: Heard, type_: str, data: Mapping[str, Any] | None = None, *, id: str = "") -> None:
+    async def answer(
+        self, command: Heard, type_: str, data: Mapping[str, Any] | None = None, *, id: str = "", **properties: Any
+    ) -> None:
         """Reply to a command, or reject it."""
         reply = aio_pika.Message(
             json.dumps(data or {}).encode(), message_id=id or f"{command.id}.{type_}", type=type_,
             correlation_id=command.id, app_id="services", content_type="application/json", delivery_mode=2,
+            **properties,
         )  # fmt: skip
         await self.channel.default_exchange.publish(reply, command.message.reply_to or "", timeout=PATIENCE)
 

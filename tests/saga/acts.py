@@ -96,6 +96,7 @@ class Time:
 @dataclass(frozen=True)
 class Operator:
     command: str
+    step: str = "a"
 
     def __call__(self, world: World) -> None:
         match self.command:
@@ -104,7 +105,22 @@ class Operator:
             case "discard":
                 world.discard()
             case _:
-                world.operator(self.command)
+                world.operator(self.command, self.step)
+
+
+@dataclass(frozen=True)
+class Timer:
+    """An operator moves one of the armed timers, perhaps one that was armed anew since."""
+
+    command: str
+    which: int
+    is_old: bool
+
+    def __call__(self, world: World) -> None:
+        armed = sorted(world.instance.progress.timers.items()) if world.instance is not None else []
+        if armed:
+            name, timer = armed[self.which % len(armed)]
+            world.move_timer(self.command, name, timer.epoch - self.is_old)
 
 
 @dataclass(frozen=True)
@@ -183,8 +199,9 @@ HELD_UP: Final = (Batched, Suspect)  # acts after which nothing is applied yet
 THENS: Final[st.SearchStrategy[Any]] = st.sampled_from(
     ["go"] * 18 + ["compensate", "compensate", "complete", "rollback", "rollback", "raise"]
 )
+CONTROL: Final = ["pause", "pause", "resume", "resume", "compensate", "mark_undone", "cancel"]
 SPANS: Final = [0, 5, 10, 61, 61, 61, 80, 80, 3600, 22_000, 90_000, 200_000, 500_000, 1_300_000]
-MAKERS: Final = ("undo_a", "undo_b", "undo_c", "b", "p", "told", "remind")
+MAKERS: Final = ("a", "undo_a", "undo_b", "undo_c", "b", "c", "p", "told", "remind")
 ARRIVALS: Final = st.one_of(
     st.builds(
         Answer, st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3]), st.sampled_from([True, True, True, False]), THENS,
@@ -202,17 +219,25 @@ TURNS: Final = st.sampled_from([Event("cancel", "compensate"), Answer(0, False, 
 PLAIN: Final = st.integers(0, 5).map(lambda count: [Answer()] * count)
 
 
-def histories(makers: Sequence[str] = MAKERS, *, own_work: bool = False, crashes: bool = True) -> Any:
+def histories(
+    makers: Sequence[str] = MAKERS, *, own_work: bool = False, crashes: bool = True,
+    more_control: Sequence[str] = (),
+) -> Any:  # fmt: skip
     """Lists of acts: some go on and are disturbed, some turn back and are disturbed on the way.
 
     `makers`: those that may be broken; `own_work`: the definitions have activities and local steps; `crashes`: rows
     may be suspects.
     """
+    control = st.builds(
+        Operator, st.sampled_from([*CONTROL, *more_control]), st.sampled_from([m for m in makers if " " not in m])
+    )
     faults = st.one_of(
         st.builds(Time, st.sampled_from(SPANS).map(lambda span: timedelta(seconds=span))),
         st.builds(
             Operator, st.sampled_from(["retry", "retry", "recheck", "undeliverable", "delivered", "replay", "discard"])
         ),
+        control,
+        st.builds(Timer, st.sampled_from(["fire", "move", "cancel"]), st.integers(0, 4), st.booleans()),
         st.builds(Broken, st.sampled_from([None, None, *makers, "fixed"])),
         st.builds(Relay, st.booleans()),
         st.builds(RepliesIn, st.booleans()),
@@ -225,6 +250,7 @@ def histories(makers: Sequence[str] = MAKERS, *, own_work: bool = False, crashes
         st.builds(Answer, st.sampled_from([0, 0, 0, 1, 2]), st.booleans(), st.just("go"), st.booleans()),
         st.builds(Time, st.sampled_from([timedelta(seconds=span) for span in (5, 5, 61, 80, 300, 1_300_000)])),
         st.builds(Operator, st.sampled_from(["retry", "replay", "discard"])),
+        control,
         acts,
     )
     there = st.builds(lambda plain, some: plain + some, PLAIN, st.lists(acts, min_size=3, max_size=40))

@@ -1,7 +1,7 @@
 """Random definitions under random histories for as long as wanted, with a new seed each time.
 
-    python -m tests.saga.campaign --examples 100000            prints what breaks a promise, reduced; exit code 1
-    python -m tests.saga.campaign --examples 1000 --seed 7     the same run again
+python -m tests.saga.campaign --examples 100000            prints what breaks a promise, reduced; exit code 1
+python -m tests.saga.campaign --examples 1000 --seed 7     the same run again
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ def main() -> int:
 
     @seed(options.seed)
     @settings(
-        max_examples=options.examples, deadline=None, suppress_health_check=SLOW, database=None,
+        max_examples=options.examples,
+        deadline=None,
+        suppress_health_check=SLOW,
+        database=None,
         phases=[Phase.generate],
     )
     @given(shape=shapes(options.depth), history=HISTORIES, starts=st.sampled_from([True, True, True, True, False]))

@@ -21,6 +21,7 @@ IMPOSSIBLE = {
     (FORWARD, (Fate.UNKNOWN,), (Answer.SILENCE,)): "its time-out was disarmed when it was given up",
     (FORWARD, (Fate.UNKNOWN,), (Answer.ABANDONED,)): "it was abandoned already: compensation begins once",
     (UNDO, (Fate.SENT,), (Answer.ABANDONED, Answer.WATCH_ENDED)): "an undo is tried until it is answered",
+    (UNDO, tuple(Fate), (Answer.PARTIAL,)): "what takes back has itself nothing that takes it back",
     (UNDO, (Fate.UNKNOWN,), tuple(Answer)): "the outcome of an undo is waited for, never given up",
 }
 
@@ -44,7 +45,7 @@ def test_a_definite_fate_is_never_left(place: tuple[CommandKind, Fate, Answer]) 
 @pytest.mark.parametrize("place", [place for place in FATES if place[1] in DEFINITE])
 def test_the_first_definite_answer_wins(place: tuple[CommandKind, Fate, Answer]) -> None:
     _, fate, answer = place
-    agrees = answer is Answer.EXHAUSTED or (fate is Fate.DONE) is (answer is Answer.SUCCESS)
+    agrees = answer is Answer.EXHAUSTED or answer is {Fate.DONE: Answer.SUCCESS, Fate.REJECTED: Answer.REJECTION}[fate]
 
     assert follow(*place)[1] is (Then.DUPLICATE if agrees else Then.CONTRADICTION)
 
@@ -54,12 +55,13 @@ def test_only_an_answer_of_the_participant_is_definite() -> None:
         answer for (_, fate, answer), (after, _) in FATES.items() if after in DEFINITE and fate is not after
     }
 
-    assert made_definite == {Answer.SUCCESS, Answer.REJECTION}
+    assert made_definite == {Answer.SUCCESS, Answer.REJECTION, Answer.PARTIAL}
 
 
 def test_a_late_success_is_the_only_way_to_take_back_what_was_unknown() -> None:
     assert [place for place, (_, then) in FATES.items() if then is Then.TAKE_BACK] == [
-        (FORWARD, Fate.UNKNOWN, Answer.SUCCESS)
+        (FORWARD, Fate.UNKNOWN, Answer.SUCCESS),
+        (FORWARD, Fate.UNKNOWN, Answer.PARTIAL),
     ]
 
 

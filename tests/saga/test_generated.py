@@ -22,7 +22,7 @@ from tests.saga.world import World
 
 EXAMPLES = 1000
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.differing_executors]
-HISTORIES = histories(MAKERS, own_work=True)
+HISTORIES = histories(MAKERS, own_work=True, more_control=["wake", "wake"])
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from saga_worker import Retry, Saga, days, seconds
 from saga_worker.saga.decide import describe_error
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.inputs import ACTIVITY_DONE, LocalDone, LocalFailed, RunActivity
-from saga_worker.saga.instance import Fate
+from saga_worker.saga.instance import NEVER, Fate
 from saga_worker.saga.messages import Message, encode
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.routing import command_id
@@ -63,9 +63,15 @@ class World(WatchedSaga):
         details = {"error": "it failed", "attempts": 1, "is_terminal": getattr(message, "then", "go") != "compensate"}
         return self.put(Role.ACTIVITY, outcome, to_json(details), seq=seq)
 
-    def operator(self, command: str) -> None:
+    def operator(self, command: str, step: str = "a") -> None:
         self.messages += 1
-        self.store(Role.OPERATOR, command, b'{"destination": "p"}', message_id=f"operator-{self.messages}")
+        body = b'{"destination": "p", "why": "because", "step": "%s"}' % step.encode()
+        self.store(Role.OPERATOR, command, body, message_id=f"operator-{self.messages}")
+
+    def move_timer(self, what: str, name: str, epoch: int) -> None:
+        self.messages += 1
+        body = b'{"timer": "%s:%d", "after_seconds": 3600}' % (name.encode(), epoch)
+        self.store(Role.OPERATOR, f"timer_{what}", body, message_id=f"operator-{self.messages}")
 
     def suspect(self, row: InboxRow, crashes: int) -> None:
         """A worker died while it had this row in hand."""
@@ -147,8 +153,11 @@ class World(WatchedSaga):
                 if record.fate in (Fate.SENT, Fate.UNKNOWN) and not isinstance(self.step_of(record), LocalStep):
                     is_activity = isinstance(self.step_of(record), ActivityStep)
                     self.answer(record.seq, Out() if is_activity else Yes())
-            for command in ("delivered", "retry"):
+            for command in ("resume", "delivered", "retry"):
                 self.operator(command)
+            for name, timer in progress.timers.items():
+                if timer.due_at == NEVER:
+                    self.move_timer("fire", name, timer.epoch)
             if any(seq is None for seq in progress.active.values()):
                 self.message(Role.EVENT, Begun())
                 self.message(Role.EVENT, Signal())

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -131,10 +132,10 @@ def trip_saga(
     return saga
 
 
-def event(message: Event, key: str, message_id: str) -> NewRow:
+def event(message: Event, key: str, message_id: str, *, consumer: str = "trip") -> NewRow:
     return NewRow(
-        consumer="trip", source="test", message_id=message_id, type=message.wire_type, role=Role.EVENT,
-        ref=ref_of("trip", key), saga_key=key, correlation_id=None, state=RowState.READY, reason=None, error=None,
+        consumer=consumer, source="test", message_id=message_id, type=message.wire_type, role=Role.EVENT,
+        ref=ref_of(consumer, key), saga_key=key, correlation_id=None, state=RowState.READY, reason=None, error=None,
         suspect=False, prio=1, expires_at_seconds=None, props=b"{}", body=to_json(message.model_dump(mode="json")),
     )  # fmt: skip
 
@@ -185,12 +186,12 @@ class Stages:
 
 @asynccontextmanager
 async def stages(
-    database_url: str, saga: Saga[Trip], *, fast: bool = True, concurrency: int = 100, runs: bool = True,
+    database_url: str, saga: Saga[Any], *sagas: Saga[Any], fast: bool = True, concurrency: int = 100, runs: bool = True,
     on_results: Callable[[Sequence[Ended]], None] = lambda group: None,
 ) -> AsyncIterator[Stages]:  # fmt: skip
     """With `runs=False` the runner takes nothing: activities stay ready. `on_results` sees groups of the fast path."""
     async with Database(database_url, max_size=8) as database:
-        registry = Registry([saga])
+        registry = Registry([saga, *sagas])
         async with database.transaction() as connection:
             definitions = [f"{name}/{version}" for name, version in registry.versions()]
             first = await workers.register(connection, definitions, "test", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -46,6 +47,31 @@ def test_sagas_are_listed_by_filter(run: Run, database: str, filters: list[str],
     assert {document["key"] for document in ran.documents} == keys
 
 
+def test_sagas_are_listed_page_by_page(run: Run, database: str) -> None:
+    """features: 166"""
+
+    async def five(connection: asyncpg.Connection) -> None:
+        for key in "abcde":
+            await add_saga(connection, key, progress())
+
+    on(database, five)
+    execute(database, "UPDATE saga_worker.saga SET updated_at = now() WHERE key IN ('b', 'c', 'd')")  # at one time
+    listed = run("saga", "list", "--status", "running", "--json").documents
+
+    pages: list[dict[str, Any]] = []
+    after: list[str] = []
+    while len(page := run("saga", "list", "--status", "running", "--limit", "2", "--json", *after).documents) == 2:
+        pages += page
+        after = ["--after", f"{page[-1]['updated_at']}/{page[-1]['saga_id']}"]
+
+    assert [row["key"] for row in [*pages, *page]] == [row["key"] for row in listed]
+    assert len(listed) == 5
+    said = run("saga", "list", "--limit", "2").err
+    assert f"the next page: --after {listed[1]['updated_at'].replace('Z', '+00:00')[:10]}" in said
+    assert said.strip().endswith(listed[1]["saga_id"])
+    assert run("saga", "list", "--after", "yesterday").code == 2
+
+
 def test_show_answers_why_a_saga_does_not_move(run: Run, database: str) -> None:
     """features: 64"""
     saga_id = on(database, lambda c: add_saga(c, "0", progress()))
@@ -82,7 +108,7 @@ def test_retry_stores_an_operator_row_and_an_audit_row(run: Run, database: str) 
     assert (ran.code, ran.documents) == (0, [{"asked": 1, "applied": 0, "waiting": 1}])
     assert "No worker runs" in ran.err
     assert (row["type"], row["source"], row["prio"], row["state"]) == ("retry", "operator", 0, RowState.READY)
-    assert (row["ref"], row["body"]) == (ref_of("checkout", "4712"), b"{}")
+    assert (row["ref"], row["body"]) == (ref_of("checkout", "4712"), b'{"why":"provider is back"}')
     assert audit(database) == [
         {"actor": "ann", "action": "retry", "target": "saga/checkout/4712", "reason": "provider is back"}
     ]

@@ -11,6 +11,7 @@ from good import (
     HoldRoom,
     HotelFull,
     PassportMissing,
+    PassportSeen,
     RoomHeld,
     SeatBooked,
     Trip,
@@ -21,6 +22,7 @@ from good import (
     hold,
     passport,
     price,
+    progress,
 )
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,6 +40,11 @@ from saga_worker import (
     repeat_until,
     when,
 )
+from saga_worker.testing import SagaTest
+
+
+def wrong_trip() -> Trip:
+    return Trip(trip=UUID(int=1), nights=1)
 
 
 class Parcel(BaseModel):
@@ -104,6 +111,10 @@ def begin_by_message(event: HotelFull) -> Trip:
     return begin(TripRequested(trip=UUID(int=1), nights=1))
 
 
+@passport.on(PassportSeen, key=lambda e: e.trip, where=lambda trip, event: event.visa)  # error: no such field
+def seen_with_visa(trip: Trip, event: PassportSeen) -> None: ...
+
+
 @passport.every(days(1), times=2)  # error: a reminder is an event
 def remind(trip: Trip) -> HoldRoom:
     return HoldRoom(trip=trip.trip, nights=1)
@@ -159,6 +170,20 @@ booking.sleep("nap", lambda trip: days(trip.nigths))  # error: no such field
 @booking.on(TripWithdrawn, key=lambda e: e.trip)  # error: a verdict is no text
 def withdrawn(trip: Trip, event: TripWithdrawn) -> str:
     return "compensate"
+
+
+@booking.query  # error: another state
+def wrong_query_state(parcel: Parcel) -> Parcel:
+    return parcel
+
+
+@booking.query  # error: an answer is a model
+def wrong_answer(trip: Trip) -> int:
+    return trip.nights
+
+
+SagaTest(parcels).ask(progress)  # error: a question about another saga
+seat: Parcel = progress(wrong_trip())  # error: another answer
 
 
 @booking.emit  # error: the event of another state

@@ -17,6 +17,7 @@ from saga_worker import (
     KeyKind,
     Message,
     OnTimeout,
+    Query,
     Retry,
     Saga,
     Step,
@@ -31,6 +32,7 @@ from saga_worker import (
     seconds,
     when,
 )
+from saga_worker.testing import SagaTest
 
 
 class TripRequested(Event):
@@ -179,7 +181,7 @@ def cancel(trip: Trip) -> CancelSeat:
 passport = booking.wait("passport check", timeout=days(2), on_timeout=OnTimeout.CONTINUE)
 
 
-@passport.on(PassportSeen, key=lambda e: e.trip)
+@passport.on(PassportSeen, key=lambda e: e.trip, where=lambda trip, event: event.valid or trip.nights > 1)
 def seen(trip: Trip, event: PassportSeen) -> Verdict:
     return None if event.valid else Complete(f"nothing to book ({event.wire_type})")
 
@@ -236,6 +238,27 @@ def send(trip: Trip) -> SendTickets:
 @booking.emit
 def announce(trip: Trip) -> TripBooked:
     return TripBooked(trip=trip.trip)
+
+
+class Progress(BaseModel):
+    seat: str | None
+
+
+@booking.query
+def progress(trip: Trip) -> Progress:
+    return Progress(seat=trip.seat)
+
+
+@booking.query(name="everything")
+def everything(trip: Trip) -> Trip:
+    return trip
+
+
+asked: Query[Trip, Progress] = progress
+
+
+def answered(test: SagaTest[Trip]) -> Progress:
+    return test.ask(progress) if test.status == "waiting" else progress(test.state)
 
 
 @booking.emit(name="announce again")

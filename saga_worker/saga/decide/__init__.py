@@ -17,6 +17,8 @@ from pydantic import ValidationError
 from saga_worker.saga.decide import event, forward, local, operator, reply, result, timer, undo
 from saga_worker.saga.decide.next import (
     Begin,
+    EnterAgain,
+    Fail,
     Finish,
     Leave,
     Next,
@@ -51,6 +53,7 @@ from saga_worker.saga.inputs import (
 from saga_worker.saga.instance import Instance, Progress
 from saga_worker.saga.routing import ref_of
 from saga_worker.saga.source import where
+from saga_worker.saga.trace import new_trace
 from saga_worker.saga.transitions import Status
 
 
@@ -80,8 +83,10 @@ def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given
 def _read(draft: Draft, given_input: Input) -> Next:
     match given_input:
         case EventArrived():
+            draft.follow(given_input.trace)
             return event.apply(draft, given_input)
         case ReplyArrived():
+            draft.follow(given_input.trace)
             return reply.apply(draft, given_input)
         case ActivityResult():
             return result.apply(draft, given_input)
@@ -105,6 +110,7 @@ def _decide_new(saga: Saga[Any], given_input: Input, given: Given) -> Decision:
                 return Decision(None, (), Parked("unknown_saga", number))
             message = event.read(start, given_input, saga)
             draft = Draft(saga, _blank(saga, given_input.key, given), given, is_new=True)
+            draft.follow(given_input.trace or (new_trace(given.saga_id) if given.begins_traces else None))
             draft.start(start.handler(message))
             if number is not None:
                 draft.pass_number(given_input.source, number)
@@ -136,10 +142,14 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
             return _gone_on(draft, forward.leave(draft, step_id))
         case OpenAgain(step_id):
             return _gone_on(draft, forward.open_again(draft, step_id))
+        case EnterAgain(step_id, event_taken):
+            forward.enter_again(draft, step_id, event_taken)
         case Undo(reason):
             undo.begin(draft, reason)
         case Finish(reason):
             forward.complete(draft, reason)
+        case Fail(reason):
+            forward.fail(draft, reason)
         case RollBack(to, reason):
             return _gone_on(draft, undo.roll_back(draft, to, reason), Applied(reason))
         case Proceed(reason):

@@ -23,10 +23,11 @@ from saga_worker.saga.draft import (
     Draft,
 )
 from saga_worker.saga.inputs import Ignored
-from saga_worker.saga.instance import CommandKind, CommandRecord, Fate
+from saga_worker.saga.instance import Awaited, CommandKind, CommandRecord, Fate
 from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.retry import Compensate
 from saga_worker.saga.steps import CommandOf
+from saga_worker.saga.transitions import Status
 
 LATE = "late_reply"
 
@@ -71,6 +72,9 @@ def apply(draft: Draft, record: CommandRecord, said: Said) -> Next:
 def _succeeded(draft: Draft, record: CommandRecord, said: Said) -> Next:
     if not draft.is_awaited(record):  # the saga ended by Complete while this was in flight
         return Stay(LATE)
+    if isinstance(said.content, Awaited):
+        draft.wait_for(record, said.content)
+        return Stay()
     following = by_verdict(_verdict(draft, record, said), Leave(record.step))
     if isinstance(following, BACK) and (draft.pivoted or record.step in draft.saga.flow_root.pivots):
         draft.attend(CANNOT_COMPENSATE, record.step)  # the pivot is behind us: only forward
@@ -79,13 +83,14 @@ def _succeeded(draft: Draft, record: CommandRecord, said: Said) -> Next:
 
 
 def _verdict(draft: Draft, record: CommandRecord, said: Said) -> Any:
-    """What the author says to a success: the handler of the step, or a local step itself."""
+    """What the author says to a success (or to a part of one): the handler of the step, or a local step itself."""
     step = draft.step(record)
     if isinstance(step, LocalStep):
         state, verdict = said.content
         draft.keep(state)
     else:
-        verdict = draft.handle(step.on_reply, said.content) if step.on_reply is not None else None
+        handler = step.on_rejected if said.answer is Answer.PARTIAL else step.on_reply
+        verdict = draft.handle(handler, said.content) if handler is not None else None
     return verdict
 
 
@@ -122,7 +127,8 @@ def _late_success(draft: Draft, record: CommandRecord, said: Said) -> Next:
     """The step did work. If its undo is out already this is only recorded, else it goes out when its turn comes."""
     if record.undone:
         return Stay(LATE)
-    _verdict(draft, record, said)  # for what the undo needs to know; the verdict has no say any more
+    if not isinstance(said.content, Awaited):
+        _verdict(draft, record, said)  # for what the undo needs to know; the verdict has no say any more
     return Proceed(LATE)
 
 
@@ -134,10 +140,10 @@ def _late_rejection(draft: Draft, record: CommandRecord) -> Next:
 
 def _undone(draft: Draft, record: CommandRecord) -> Next:
     assert record.undoes is not None
-    if not draft.must_be_undone(draft.commands[record.undoes]):
-        return Stay(LATE)
-    draft.mark_undone(record.undoes)
-    return Proceed()
+    is_wanted = draft.must_be_undone(draft.commands[record.undoes])
+    if is_wanted or draft.status is Status.FAILED:
+        draft.mark_undone(record.undoes)
+    return Proceed() if is_wanted else Stay(LATE)
 
 
 def _undo_refused(draft: Draft, record: CommandRecord) -> Next:
@@ -168,6 +174,8 @@ def _given_up(draft: Draft, record: CommandRecord, said: Said) -> Next:
 def _nothing_more(draft: Draft, record: CommandRecord) -> Next:
     """Nobody is left who could answer: an undo, or a strict step that the saga has given up."""
     draft.give_up(record)
+    if draft.status is Status.FAILED:
+        return Stay(LATE)
     if record.kind is CommandKind.UNDO:
         if record.undoes is None or not draft.must_be_undone(draft.commands[record.undoes]):
             return Stay(LATE)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from msgspec import Raw
 from pydantic_core import from_json
 
 from saga_worker.saga import flow
-from saga_worker.saga.decide.next import BACK, Leave, Next, Stay, by_verdict
+from saga_worker.saga.decide.next import BACK, EnterAgain, Leave, Next, Stay, by_verdict
 from saga_worker.saga.definition import Entry, On, Saga
 from saga_worker.saga.draft import CANNOT_COMPENSATE, Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import EventArrived, Ignored, Parked
+from saga_worker.saga.instance import Taken
 from saga_worker.saga.lines import FIRST
-from saga_worker.saga.messages import Message, decode
+from saga_worker.saga.messages import Message, decode, encode
 from saga_worker.saga.routing import canonical_key, resolve_pointer
 from saga_worker.saga.steps import Arm
 from saga_worker.saga.transitions import Status
@@ -78,18 +80,27 @@ def read(entry: Entry, event: EventArrived, saga: Saga[Any]) -> Message:
 def _apply_arm(draft: Draft, event: EventArrived, arms: list[Arm]) -> Next:
     if is_over(draft.status):
         return _over(draft)
+    turned_away: set[str] = set()  # waits that are open, but not for this event
     for arm in arms:
-        if arm.step_id in draft.active:
-            verdict = draft.handle(arm.handler, read(arm, event, draft.saga))
-            following = by_verdict(verdict, Leave(arm.step_id))
-            if isinstance(following, BACK) and draft.past_pivot:
-                draft.attend(CANNOT_COMPENSATE, arm.step_id)  # the wait is over, but there is no way back
-                return Leave(arm.step_id)
-            return following
-    reachable = flow.ahead(draft.saga.flow_root, draft.active)
+        is_open = arm.step_id in draft.active
+        if not (is_open if arm.handler is not None else draft.is_waiting_for(arm.step_id, event.type)):
+            continue
+        message = read(arm, event, draft.saga)
+        if arm.where is not None and not draft.test(arm.where, message):
+            turned_away.add(arm.step_id)
+            continue
+        if arm.handler is None:
+            return EnterAgain(arm.step_id, Taken(event.type, Raw(encode(message))))
+        verdict = draft.handle(arm.handler, message)
+        following = by_verdict(verdict, Leave(arm.step_id))
+        if isinstance(following, BACK) and draft.past_pivot:
+            draft.attend(CANNOT_COMPENSATE, arm.step_id)  # the wait is over, but there is no way back
+            return Leave(arm.step_id)
+        return following
+    reachable = flow.ahead(draft.saga.flow_root, draft.active, turned_away)
     if any(arm.step_id in reachable for arm in arms):
         return Parked("not_expected_yet")
-    return Ignored("too_late")
+    return Ignored("filtered" if turned_away else "too_late")
 
 
 def _apply_handler(draft: Draft, event: EventArrived, handler: On) -> Next:

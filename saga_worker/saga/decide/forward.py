@@ -7,9 +7,10 @@ from typing import assert_never
 
 from saga_worker.saga import flow
 from saga_worker.saga.decide.next import Next, Undo
-from saga_worker.saga.draft import DEADLINE, EVERY, ROUNDS_EXHAUSTED, SLEEP, WAIT, Draft
-from saga_worker.saga.instance import CommandKind, Mark
+from saga_worker.saga.draft import DEADLINE, EVERY, ROUNDS_EXHAUSTED, SLEEP, WAIT, WAIT_EXPIRED, Draft
+from saga_worker.saga.instance import CommandKind, Mark, Taken
 from saga_worker.saga.own_work import ActivityStep, LocalStep
+from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.steps import CommandOf, EmitStep, SavepointStep, SleepStep, WaitStep
 from saga_worker.saga.transitions import Status
 
@@ -29,14 +30,34 @@ def leave(draft: Draft, step_id: str) -> Next | None:
 
 def open_again(draft: Draft, step_id: str) -> Next | None:
     """Send the command of an open step under a new id: its last one was definitely refused."""
-    del draft.active[step_id]
+    seq = draft.active.pop(step_id)
+    if seq is not None and (recorded := draft.recorded.get(seq)) is not None and recorded.event is not None:
+        enter_again(draft, step_id, recorded.event)
+        return None
     return _open(draft, (step_id,))
+
+
+def enter_again(draft: Draft, step_id: str, event: Taken) -> None:
+    """Run an activity once more, with the event that it has waited for."""
+    step = draft.saga.steps[step_id]
+    assert isinstance(step, PlacedStep)
+    draft.disarm(f"{WAIT}:{step_id}")
+    draft.lift(step_id, WAIT_EXPIRED)
+    draft.active[step_id] = draft.work(step, event=event)
+    draft.go_on()
 
 
 def complete(draft: Draft, reason: str | None) -> None:
     """The end, keeping what was done. Commands in flight are left alone: their answers are recorded as late."""
     draft.leave_flow()
     draft.become(Status.COMPLETED, reason=reason)
+
+
+def fail(draft: Draft, reason: str) -> None:
+    """The end, leaving what was done: nothing more is sent, run, undone or watched. Late answers are recorded."""
+    draft.leave_flow()
+    draft.let_go()
+    draft.become(Status.FAILED, reason=reason)
 
 
 def _open(draft: Draft, step_ids: Sequence[str], *, over: Sequence[str] = ()) -> Next | None:

@@ -7,6 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from saga_worker.saga.inputs import Ignored, Parked, Postponed, Refused
+from saga_worker.saga.instance import Taken
 from saga_worker.saga.retry import Compensate, Complete, Rollback, Verdict
 
 
@@ -32,6 +33,13 @@ class OpenAgain(Struct, frozen=True):
     step_id: str
 
 
+class EnterAgain(Struct, frozen=True):
+    """An activity has waited for this event: enter it again."""
+
+    step_id: str
+    event: Taken
+
+
 class Undo(Struct, frozen=True):
     """Leave the flow and take everything back."""
 
@@ -47,6 +55,12 @@ class RollBack(Struct, frozen=True):
 
 class Finish(Struct, frozen=True):
     """Leave the flow and keep everything."""
+
+    reason: str
+
+
+class Fail(Struct, frozen=True):
+    """Leave the flow, or stop going back, and leave everything where it is."""
 
     reason: str
 
@@ -68,9 +82,11 @@ Next = (
     | Begin
     | Leave
     | OpenAgain
+    | EnterAgain
     | Undo
     | RollBack
     | Finish
+    | Fail
     | Proceed
     | UndoAgain
     | Ignored

@@ -1,4 +1,7 @@
-"""An operator, or the worker itself, says something: try again, look again, this cannot be delivered."""
+"""An operator, or the worker itself, says something: try again, look again, this cannot be delivered.
+
+What an operator does to the course of a saga stands in `control`, and to its timers in `timer_control`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from msgspec.structs import replace
 from pydantic_core import from_json
 
 from saga_worker.saga import flow
-from saga_worker.saga.decide.next import Next, OpenAgain, Proceed, Stay
+from saga_worker.saga.decide import control, timer_control
+from saga_worker.saga.decide.next import Leave, Next, OpenAgain, Proceed, Stay
 from saga_worker.saga.draft import (
     AFRESH,
     CANNOT_COMPENSATE,
@@ -32,10 +36,14 @@ from saga_worker.saga.draft import (
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import Ignored, OperatorCommand
 from saga_worker.saga.instance import NEVER, CommandKind, Fate
-from saga_worker.saga.steps import WaitStep
+from saga_worker.saga.steps import SleepStep, WaitStep
+from saga_worker.saga.transitions import Status
 
 COMMANDS: Final = {
+    **control.COMMANDS,
+    **timer_control.COMMANDS,
     "retry": "try again whatever put the saga on the attention list",
+    "wake": "end a wait or a sleep without its event, or before its time",
     "recheck": "judge held and parked rows anew",
     "undeliverable": "a command found no queue; the relay keeps trying",
     "delivered": "the command that found no queue has found one",
@@ -45,9 +53,15 @@ COMMANDS: Final = {
 
 def apply(draft: Draft, command: OperatorCommand) -> Next:
     """What the command does to this saga."""
+    if command.type in control.COMMANDS:
+        return control.apply(draft, command.type, _arguments(command))
+    if command.type in timer_control.COMMANDS:
+        return timer_control.apply(draft, command.type, _arguments(command))
     match command.type:
         case "retry":
-            return _retry(draft)
+            return Ignored("paused") if draft.status is Status.PAUSED else _retry(draft)
+        case "wake":
+            return _wake(draft, command)
         case "recheck":
             return Ignored("rechecked")
         case "undeliverable":
@@ -80,6 +94,18 @@ def _destination(command: OperatorCommand) -> str:
     return destination
 
 
+def _wake(draft: Draft, command: OperatorCommand) -> Next:
+    """The step is over as if its time was: no handler runs, and the flow goes on after it."""
+    step_id = _arguments(command).get("step")
+    if not isinstance(step_id, str):
+        raise PoisonMessage("bad_operator_command", "wake needs the name of a wait or a sleep in its arguments.")
+    if draft.status is Status.PAUSED:
+        return Ignored("paused")
+    if step_id not in draft.active or not isinstance(draft.saga.steps[step_id], WaitStep | SleepStep):
+        return Ignored("not_waiting")
+    return Leave(step_id)
+
+
 def _worker_killed(draft: Draft, command: OperatorCommand) -> Next:
     """From the first death on it runs alone; when it has killed as many workers alone as it may, somebody must look."""
     arguments = _arguments(command)
@@ -87,7 +113,7 @@ def _worker_killed(draft: Draft, command: OperatorCommand) -> Next:
     timer = draft.timers.get(name)
     if timer is None or str(timer.epoch) != epoch:
         return Ignored("timer_not_armed")
-    if timer.due_at == NEVER:  # its name is on the list; this worker had it in hand before that
+    if timer.due_at == NEVER:  # its name is on the list, or it is cancelled; this worker had it in hand before that
         return Ignored("listed_already")
     deaths = max(1, timer.deaths + bool(arguments.get("alone")))
     alone = deaths - 1
@@ -161,8 +187,9 @@ def _wait_again(draft: Draft) -> bool:
     is_armed = False
     for step_id in draft.active:
         step = draft.saga.steps[step_id]
-        if isinstance(step, WaitStep) and step.timeout is not None and draft.lift(step_id, WAIT_EXPIRED):
-            draft.arm(f"{WAIT}:{step_id}", step.timeout)
+        timeout = step.timeout if isinstance(step, WaitStep) else draft.wait_of(step_id)
+        if timeout is not None and draft.lift(step_id, WAIT_EXPIRED):
+            draft.arm(f"{WAIT}:{step_id}", timeout)
             is_armed = True
     if draft.saga.deadline is not None and draft.lift(None, DEADLINE_PASSED):
         draft.arm(DEADLINE, draft.saga.deadline)
@@ -179,7 +206,7 @@ def _acknowledge(draft: Draft) -> bool:
 
 def _hurry_failed_timers(draft: Draft) -> bool:
     """Timers whose code raised do not wait for their next try; those that killed are tried once more."""
-    failed = {name: timer for name, timer in draft.timers.items() if timer.failures or timer.due_at == NEVER}
+    failed = {name: timer for name, timer in draft.timers.items() if timer.failures or timer.has_killed}
     for name, timer in failed.items():
         draft.timers[name] = replace(timer, due_at=draft.given.now, failures=0, deaths=0)
     return bool(failed)

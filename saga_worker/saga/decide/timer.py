@@ -102,8 +102,8 @@ def _watch_ended(draft: Draft, seq: int) -> Next:
 
 def _wait_expired(draft: Draft, step_id: str) -> Next:
     step = draft.saga.steps[step_id]
-    assert isinstance(step, WaitStep)
-    match step.on_timeout:
+    on_timeout = step.on_timeout if isinstance(step, WaitStep) else OnTimeout.COMPENSATE
+    match on_timeout:
         case OnTimeout.CONTINUE:
             return Leave(step_id)
         case OnTimeout.COMPENSATE if not draft.past_pivot:
@@ -112,7 +112,7 @@ def _wait_expired(draft: Draft, step_id: str) -> Next:
             draft.attend(WAIT_EXPIRED, step_id)
             return Stay()
         case _:
-            assert_never(step.on_timeout)
+            assert_never(on_timeout)
 
 
 def _remind(draft: Draft, step_id: str, timer: Timer) -> Next:

@@ -45,13 +45,19 @@ def roll_back(draft: Draft, to: str, reason: str) -> Next | None:
 def is_back_at(draft: Draft) -> str | None:
     """The savepoint that the saga stands at with everything taken back, so that it may go on."""
     to = next((step_id for step_id in draft.active if isinstance(draft.saga.steps[step_id], SavepointStep)), None)
-    if to is None or any(record.seq > draft.savepoints[to].seq for record in _pending(draft)):
+    if (
+        to is None
+        or draft.status is Status.PAUSED
+        or any(record.seq > draft.savepoints[to].seq for record in _pending(draft))
+    ):
         return None
     return to
 
 
 def proceed(draft: Draft) -> None:
-    """Send the undos whose turn it is, and end when everything is taken back."""
+    """Send the undos whose turn it is, and end when everything is taken back. A paused saga sends none."""
+    if draft.status is Status.PAUSED:
+        return
     pending = _pending(draft)
     if draft.status is Status.COMPENSATING and not pending:
         draft.become(Status.COMPENSATED)

@@ -26,6 +26,7 @@ from saga_worker.saga.fold.due_timers import in_hand
 from saga_worker.saga.fold.working_copy import Limits, WorkingCopy
 from saga_worker.saga.inputs import Applied, Given, LocalDone, LocalFailed, Raised
 from saga_worker.saga.instance import Instance
+from saga_worker.saga.moving import Course
 from saga_worker.saga.rows import InboxRow
 
 __all__ = ["NOT_NOW", "Limits", "LocalRefused", "due_local", "fold", "fold_local", "in_hand", "is_blocked"]
@@ -33,14 +34,17 @@ __all__ = ["NOT_NOW", "Limits", "LocalRefused", "due_local", "fold", "fold_local
 
 def fold(
     saga: Saga[Any], ref: UUID, instance: Instance | None, rows: Sequence[InboxRow], given: Given, limits: Limits,
-    *, alone: bool = False, write_error: str | None = None, fires: bool = True,
+    *, alone: bool = False, write_error: str | None = None, fires: bool = True, upgrade: Course | None = None,
 ) -> SagaChange:  # fmt: skip
     """Apply what can be applied. With `alone` the first row or timer only, which may be a suspect. Without `fires`
     no timer: of one that killed the worker nobody would know unless it was announced.
 
     `write_error` says that what this first row leads to cannot be written: it counts as an error of its handler.
+    `upgrade` brings the saga to `saga`, a newer version, before its first input; raising counts like that, too.
     """
-    copy = WorkingCopy(saga, ref, instance, rows, given, limits, alone=alone, write_error=write_error)
+    copy = WorkingCopy(
+        saga, ref, instance, rows, given, limits, alone=alone, write_error=write_error, upgrade=upgrade
+    )  # fmt: skip
     ready.apply(copy)
     if copy.has_early:
         early.offer_once(copy)

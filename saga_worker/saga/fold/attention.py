@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from saga_worker.saga.decide.event import is_over
 from saga_worker.saga.draft import SEQUENCE_GAP, TIMER_FAILED, gap_subject
+from saga_worker.saga.fold.backlog import NO_UPGRADE
 from saga_worker.saga.fold.working_copy import WorkingCopy
-from saga_worker.saga.instance import NEVER, Timer
+from saga_worker.saga.instance import Timer
 from saga_worker.saga.rows import InboxRow
 
 DEAD_LETTER: Final = "dead_letter"
@@ -49,9 +50,12 @@ def judge(copy: WorkingCopy) -> None:
 
 
 def _is_over(entry: str, timers: dict[str, Timer]) -> bool:
-    """Whether this entry is about a timer that is gone, was armed anew, or is to be tried afresh."""
+    """Whether this entry is about a timer that is gone, was armed anew, or is to be tried afresh; or about a version
+    that was missing, since somebody has it now."""
+    if entry.startswith(f"{NO_UPGRADE}: "):
+        return True
     name = entry.removeprefix(f"{TIMER_FAILED}: ")
-    failing = (n for n, timer in timers.items() if timer.failures or timer.due_at == NEVER)
+    failing = (n for n, timer in timers.items() if timer.failures or timer.has_killed)
     return name != entry and not any(name.startswith(f"{n}: ") for n in failing)
 
 

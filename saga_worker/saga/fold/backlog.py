@@ -18,9 +18,10 @@ BEHIND_DEAD: Final = "behind_dead"
 PAUSED: Final = "paused"
 HANDLER_ERROR: Final = "handler_error"
 WORKER_KILLED: Final = "worker_killed"
+NO_UPGRADE: Final = "no_upgrade"
 BLOCKING: Final = frozenset({HANDLER_ERROR, WORKER_KILLED})  # only what died while being applied blocks its saga
 # Reasons for being held that `fold` judges anew; whoever folds has the definition at hand.
-LIFTED_HERE: Final = frozenset({BEHIND_DEAD, PAUSED, "definition_absent"})
+LIFTED_HERE: Final = frozenset({BEHIND_DEAD, PAUSED, "definition_absent", NO_UPGRADE})
 
 
 def sequence(row: InboxRow) -> tuple[int, int]:
@@ -32,9 +33,9 @@ def input_of(row: InboxRow) -> Input:
     """What the row carries, for `decide`."""
     match row.role:
         case Role.EVENT:
-            return EventArrived(row.type, row.saga_key or "", row.body, row.source)
+            return EventArrived(row.type, row.saga_key or "", row.body, row.source, row.trace)
         case Role.REPLY:
-            return ReplyArrived(seq_of(row.correlation_id), row.type, row.body)
+            return ReplyArrived(seq_of(row.correlation_id), row.type, row.body, row.trace)
         case Role.ACTIVITY:
             return ActivityResult(seq_of(row.correlation_id), row.type, row.body)
         case Role.OPERATOR:

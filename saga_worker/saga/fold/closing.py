@@ -23,7 +23,8 @@ def close(copy: WorkingCopy) -> SagaChange:
     attention.judge(copy)
     _set_wake(copy)
     copy.change.after = copy.instance
-    copy.change.local = not copy.is_blocked() and due_local(copy.instance, copy.given.now) is not None
+    is_due = not copy.is_blocked() and due_local(copy.instance, copy.given.now) is not None
+    copy.change.local = is_due and copy.upgrade is None  # else it is moved first, when its timer is looked at again
     return copy.change
 
 

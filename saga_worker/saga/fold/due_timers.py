@@ -28,6 +28,8 @@ def fire(copy: WorkingCopy) -> None:
     """Due timers, oldest first, once no row is left that could still win against them."""
     if copy.is_stopped() or (copy.alone and copy.applied):
         return
+    if copy.upgrade is not None and not _move_on(copy):
+        return
     for _ in range(AT_ONCE):
         before = copy.instance
         names = due(before, copy.given.now, copy.given.replies_are_in)
@@ -44,6 +46,29 @@ def fire(copy: WorkingCopy) -> None:
             copy.rows_wait = True
         if copy.alone or copy.is_stopped():
             return
+
+
+def _move_on(copy: WorkingCopy) -> bool:
+    """Bring a saga with a due timer, or a local step whose turn it is, to its version; whether timers may fire.
+
+    Before that is known which timer fires, since an upgrade gives them other names.
+    """
+    assert copy.instance is not None
+    names = due(copy.instance, copy.given.now, copy.given.replies_are_in)
+    names += [
+        name
+        for name, timer in copy.instance.progress.timers.items()
+        if is_local(name) and timer.due_at <= copy.given.now
+    ]
+    if not names:
+        return False
+    if copy.instance.progress.timers[names[0]].deaths and not copy.alone:
+        copy.change.suspect_timer = True
+        return False
+    if (error := copy.move_on()) is not None:
+        _fail(copy, names[0], error)
+        return False
+    return True
 
 
 def due(instance: Instance | None, now: datetime, replies_are_in: bool) -> list[str]:

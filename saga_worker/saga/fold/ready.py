@@ -31,12 +31,15 @@ def apply(copy: WorkingCopy) -> None:
         else:
             before = copy.instance
             if settle(copy, row, copy.decide(input_of(row))):
+                if copy.held and not copy.is_blocked():  # resumed: before anything younger, also before early rows
+                    _release(copy)
                 early.offer_after_step(copy, before)
 
 
 def _release(copy: WorkingCopy) -> None:
     """What held these rows is lifted: ready again, in their old order. Younger rows wait for the next round."""
     copy.change.rows += [changed(row, RowState.READY) for row in copy.held]
+    copy.held = []
     copy.change.again = True
     copy.rows_wait = True
 

@@ -14,12 +14,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from saga_worker.saga.changes import JournalRow, SagaChange
-from saga_worker.saga.decide import decide
+from saga_worker.saga.decide import decide, describe_error
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold.backlog import is_blocked, is_held_here, sequence
 from saga_worker.saga.inputs import MESSAGES, Decision, Given, Input, Raised
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.lines import Lines
+from saga_worker.saga.moving import Course, move
 from saga_worker.saga.retry import Retry
 from saga_worker.saga.rows import InboxRow, RowState
 from saga_worker.saga.transitions import Status
@@ -41,8 +42,9 @@ class WorkingCopy:
 
     def __init__(
         self, saga: Saga[Any], ref: UUID, instance: Instance | None, rows: Sequence[InboxRow], given: Given,
-        limits: Limits, *, alone: bool, write_error: str | None = None,
+        limits: Limits, *, alone: bool, write_error: str | None = None, upgrade: Course | None = None,
     ) -> None:  # fmt: skip
+        self.upgrade = upgrade  # what has to be done to the saga before its next input
         self.saga, self.given, self.limits, self.alone = saga, given, limits, alone
         self._write_error = write_error
         self.instance = instance
@@ -84,16 +86,42 @@ class WorkingCopy:
         return self.rows_wait or self.is_behind_dead or self.is_paused()
 
     def has_moved(self, before: Instance | None) -> bool:
-        """Whether an event that was early at `before` may be due, or too late, now."""
+        """Whether an event that was early at `before` may be due, or too late, now: a step opens, ends or waits."""
         after = self.instance
         if before is None or after is None:
             return before is not after
-        return before.status is not after.status or before.progress.active.keys() != after.progress.active.keys()
+        one, other = before.progress, after.progress
+        return (
+            before.status is not after.status
+            or one.active != other.active
+            or one.rounds != other.rounds  # the same wait may be open again
+        )
 
     def decide(self, given_input: Input) -> Decision:
         if self._write_error is not None:
             return Decision(self.instance, (), Raised(self._write_error))
+        if self.upgrade is not None and (error := self.move_on()) is not None:
+            return Decision(self.instance, (), Raised(error))
         return decide(self.saga, self.instance, given_input, self.given)
+
+    def move_on(self) -> str | None:
+        """Bring the saga to the version that it is to run by; the error of the author's code, if that raised.
+
+        Then the saga stays as it was, and its next input tries again.
+        """
+        if self.upgrade is None or self.instance is None:
+            return None
+        version = self.instance.definition_version
+        try:
+            decisions = move(self.upgrade, self.instance, self.given)
+        except BaseException as error:  # as in `decide`
+            return f"The upgrade from version {version} raised {describe_error(error)}"
+        self.upgrade = None
+        for decision in decisions:
+            assert decision.instance is not None
+            message_id = f"upgrade:{decision.instance.saga_id}:{decision.instance.definition_version}"
+            self.record(decision, kind="upgrade", source="upgrade", message_id=message_id)
+        return None
 
     def record(
         self, decision: Decision, *, kind: str, source: str, message_id: str, inbox_id: int | None = None

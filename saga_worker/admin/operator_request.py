@@ -1,4 +1,4 @@
-"""Another try for sagas on the attention list: an operator row each, beside an audit row, in one transaction per batch.
+"""What an operator asks of sagas: an operator row each, beside an audit row, in one transaction per batch.
 
 Nothing here changes a saga; a worker applies the row under the saga's lock, before any other input.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -26,7 +26,7 @@ LOOK_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A saga to retry."""
+    """A saga that something is asked of."""
 
     ref: UUID
     definition: str
@@ -34,19 +34,31 @@ class Target:
     attention: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`command` is one of `saga.decide.operator.COMMANDS`; `arguments` are what it needs besides the reason."""
+
+    command: str
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+
 async def request(
-    database: Database, targets: Sequence[Target], *, actor: str, why: str | None, advance: Callable[[int], None]
-) -> list[int]:
+    database: Database, targets: Sequence[Target], wanted: Request, *, actor: str, why: str | None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> list[int]:  # fmt: skip
     """Store the requests; the ids of their rows."""
+    arguments = {**wanted.arguments, **({"why": storable(why)} if why is not None else {})}
+    body = to_json(arguments)
+    after = to_json(wanted.arguments).decode() if wanted.arguments else None
     ids: list[int] = []
     for start in range(0, len(targets), BATCH):
         batch = targets[start : start + BATCH]
         async with database.transaction() as connection:
-            stored = await inbox.insert(connection, [_row(target, actor) for target in batch])
+            stored = await inbox.insert(connection, [_row(target, wanted.command, body, actor) for target in batch])
             before = [to_json({"attention": target.attention}).decode() for target in batch]
             names = [f"saga/{target.definition}/{target.key}" for target in batch]
-            after = [None] * len(batch)
-            await connection.execute("insert_audit", actor, "retry", storable(why), names, before, after)
+            afters = [after] * len(batch)
+            await connection.execute("insert_audit", actor, wanted.command, storable(why), names, before, afters)
         async with database.autocommit() as connection:
             await tell(connection)
         ids += [id_ for _, id_ in stored.new]
@@ -72,10 +84,10 @@ async def workers_alive(database: Database) -> int:
         return int(await connection.fetchval("admin_workers"))
 
 
-def _row(target: Target, actor: str) -> NewRow:
+def _row(target: Target, command: str, body: bytes, actor: str) -> NewRow:
     props = to_json({"actor": actor})
     return inbox.operator_row(
-        target.definition, target.ref, target.key, "retry", message_id=f"retry:{uuid4()}", props=props
+        target.definition, target.ref, target.key, command, message_id=f"{command}:{uuid4()}", props=props, body=body
     )
 
 

@@ -1,0 +1,267 @@
+"""`saga-worker saga compensate | pause | resume | cancel | mark-undone`, with a pool and PostgreSQL behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import BaseModel
+
+from saga_worker import Command, Event, Saga, UndoOf, days, minutes, pivot
+from saga_worker.admin import operator_request
+from saga_worker.admin.operator_request import Request, Target
+from saga_worker.saga.messages import Done
+from saga_worker.saga.routing import command_id, ref_of
+from saga_worker.testing import eventually
+from tests.stages.command_line import Ran, Run
+from tests.stages.operator_rows import audit
+from tests.stages.pool_harness import Harness, harness, reply, row
+
+
+class Ordered(Event):
+    order: str
+
+
+class Reserve(Command):
+    order: str
+
+
+class Release(UndoOf[Reserve]):
+    order: str
+
+
+class Charge(Command):
+    order: str
+
+
+class Refund(UndoOf[Charge]):
+    order: str
+
+
+class Ship(Command):
+    order: str
+
+
+class Recall(UndoOf[Ship]):
+    order: str
+
+
+class Order(BaseModel):
+    order: str
+
+
+def shop(*, pivoted: bool = False) -> Saga[Order]:
+    """reserve → charge → ship, each with its undo, or with ship as the pivot."""
+    saga = Saga("account", state=Order, deadline=days(1))  # the name that the harness claims for
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order))
+
+    @saga.command("stock", timeout=minutes(1))
+    def reserve(order: Order) -> Reserve:
+        return Reserve(order=order.order)
+
+    @reserve.undo
+    def release(order: Order) -> Release:
+        return Release(order=order.order)
+
+    @saga.command("bank", timeout=minutes(1))
+    def charge(order: Order) -> Charge:
+        return Charge(order=order.order)
+
+    @charge.undo
+    def refund(order: Order) -> Refund:
+        return Refund(order=order.order)
+
+    @saga.command("post", timeout=minutes(1))
+    def ship(order: Order) -> Ship:
+        return Ship(order=order.order)
+
+    if not pivoted:
+
+        @ship.undo
+        def recall(order: Order) -> Recall:
+            return Recall(order=order.order)
+
+    saga.flow(reserve, charge, pivot(ship) if pivoted else ship)
+    return saga
+
+
+class Shop:
+    """A saga behind a running pool, its participants played by the test, and an operator at the command line."""
+
+    def __init__(self, h: Harness, run: Run) -> None:
+        self.h = h
+        self._run = run
+
+    async def operate(self, *arguments: str) -> Ran:
+        return await asyncio.to_thread(self._run, "saga", *arguments, "--actor", "ann", "--json")
+
+    async def has_sent(self, *types: str) -> None:
+        await eventually(lambda: [sent.type for sent in self.h.sent] == list(types))
+
+    async def has_sent_last(self, type_: str) -> None:
+        await eventually(lambda: self.h.sent[-1].type == type_)
+
+    async def answer(self, seq: int) -> None:
+        await self.h.store(reply(Done(), command_id(ref_of("account", "7"), seq), "7", message_id=f"r{seq}"))
+
+    async def status(self) -> tuple[object, object]:
+        (saga,) = await self.h.query("SELECT status, reason FROM saga_worker.v_saga")
+        return saga["status"], saga["reason"]
+
+    async def becomes(self, status: str) -> None:
+        async def is_so() -> bool:
+            return (await self.status())[0] == status
+
+        await eventually(is_so)
+
+
+@asynccontextmanager
+async def at_ship(database_url: str, run: Run, *, pivoted: bool = False) -> AsyncIterator[Shop]:
+    """Two steps are done, the third is asked for."""
+    async with harness(database_url, shop(pivoted=pivoted)) as h:  # type: ignore[arg-type]  # of another state
+        h.pool.start()
+        try:
+            told = Shop(h, run)
+            await h.store(row(Ordered(order="7"), "7", message_id="start"))
+            await told.has_sent("reserve")
+            await told.answer(1)
+            await told.has_sent("reserve", "charge")
+            await told.answer(2)
+            await told.has_sent("reserve", "charge", "ship")
+            yield told
+        finally:
+            await h.pool.stop()
+
+
+async def test_a_running_saga_is_taken_back_from_outside(run: Run, database: str) -> None:
+    """features: 47"""
+    async with at_ship(database, run) as told:
+        ran = await told.operate("compensate", "account/7", "--why", "a mistake")
+
+        assert (ran.code, ran.documents) == (0, [{"asked": 1, "applied": 1, "waiting": 0}])
+        assert await told.status() == ("compensating", "taken back by an operator: a mistake")
+        for seq, sent in enumerate(["recall", "refund", "release"], 4):
+            await told.has_sent_last(sent)
+            await told.answer(seq)
+        await told.becomes("compensated")
+        assert len(told.h.sent) == 6  # nothing forward any more
+
+        again = await told.operate("compensate", "account/7", "--why", "a mistake")
+        assert (again.code, again.documents) == (1, [{"asked": 1, "applied": 0, "waiting": 0, "saga_finished": 1}])
+    line = {"actor": "ann", "action": "compensate", "target": "saga/account/7", "reason": "a mistake"}
+    assert await asyncio.to_thread(audit, database) == [line, line]
+
+
+async def test_a_saga_past_its_pivot_is_not_taken_back_and_the_operator_is_told_why(run: Run, database: str) -> None:
+    """features: 47"""
+    async with at_ship(database, run, pivoted=True) as told:
+        ran = await told.operate("compensate", "account/7", "--why", "a mistake")
+
+        assert ran.code == 1
+        assert "did not take it: it is past its pivot, where nothing is taken back" in ran.err
+        assert await told.status() == ("running", None)
+
+
+async def test_a_paused_saga_holds_what_comes_until_it_is_resumed(run: Run, database: str) -> None:
+    async with at_ship(database, run) as told:
+        assert (await told.operate("pause", "account/7")).code == 0
+        await told.answer(3)
+
+        async def is_held() -> bool:
+            return bool(await told.h.query("SELECT FROM saga_worker.v_inbox WHERE state='held' AND reason='paused'"))
+
+        await eventually(is_held)
+        assert await told.status() == ("paused", None)
+        assert await told.h.query("SELECT FROM saga_worker.wake") == []
+
+        assert (await told.operate("resume", "account/7")).code == 0
+        await told.becomes("completed")
+        assert (await told.operate("resume", "account/7")).code == 1
+
+
+async def test_timers_of_a_paused_saga_fire_when_it_is_resumed(run: Run, database: str) -> None:
+    async with at_ship(database, run) as told:
+        await told.operate("pause", "account/7")
+        await told.operate("resume", "account/7")
+
+        ((wake),) = await told.h.query(
+            "SELECT due_at - (SELECT min(due_at) FROM saga_worker.v_timer) AS late FROM saga_worker.wake"
+        )
+        assert not wake["late"]
+
+
+async def test_a_cancelled_saga_ends_failed_with_its_effects(run: Run, database: str) -> None:
+    async with at_ship(database, run) as told:
+        ran = await told.operate("cancel", "account/7", "--why", "by hand")
+
+        assert (ran.code, await told.status()) == (0, ("failed", "cancelled by an operator: by hand"))
+        assert await told.h.query("SELECT FROM saga_worker.wake") == []
+        assert [sent.type for sent in told.h.sent] == ["reserve", "charge", "ship"]
+
+
+async def test_what_was_undone_outside_is_not_undone_again(run: Run, database: str) -> None:
+    """features: 48"""
+    async with at_ship(database, run) as told:
+        ran = await told.operate("mark-undone", "account/7", "charge", "--why", "refunded by hand")
+
+        assert ran.code == 0
+        nothing = await told.operate("mark-undone", "account/7", "ship")
+        assert nothing.code == 1 and "nothing that this step has done is left" in nothing.err
+        await told.operate("compensate", "account/7", "--why", "a mistake")
+        await told.answer(4)
+        await told.has_sent("reserve", "charge", "ship", "recall", "release")
+        shown = (
+            (await told.operate("show", "account/7"))
+            if False
+            else await asyncio.to_thread(run, "saga", "show", "account/7", "--json")
+        )
+        assert [c["step"] for c in shown.documents[0]["commands"] if c["undone"]] == ["charge", "ship"]
+
+
+async def test_a_timer_is_listed_moved_cancelled_and_fired(run: Run, database: str) -> None:
+    """features: L9"""
+    async with at_ship(database, run) as told:
+        assert (await told.operate("timer", "move", "account/7", "deadline", "--due", "7d")).code == 0
+        assert (await told.operate("timer", "cancel", "account/7", "timeout:3", "--why", "no hurry")).code == 0
+
+        listed = await asyncio.to_thread(run, "saga", "timer", "list", "account/7", "--json")
+        deadline, timeout = listed.documents
+        in_seven_days = datetime.now(UTC) + days(7)
+        assert deadline["name"] == "deadline"
+        assert abs(datetime.fromisoformat(deadline["due_at"]) - in_seven_days) < timedelta(minutes=5)
+        assert (timeout["name"], timeout["due_at"]) == ("timeout:3", None)
+        shown = await asyncio.to_thread(run, "saga", "show", "account/7")
+        assert "its time-out does not pass by itself" in shown.out
+
+        assert (await told.operate("timer", "fire", "account/7", "timeout:3")).code == 0
+        await told.has_sent("reserve", "charge", "ship", "recall")
+        gone = await told.operate("timer", "fire", "account/7", "timeout:3")
+        assert gone.code == 1 and "has no timer timeout:3; armed are: timeout:4" in gone.err
+    by_whom = [(line["actor"], line["action"]) for line in await asyncio.to_thread(audit, database)]
+    assert by_whom == [("ann", "timer_move"), ("ann", "timer_cancel"), ("ann", "timer_fire")]
+
+
+async def test_a_timer_that_has_fired_since_it_was_looked_at_is_left_alone(run: Run, database: str) -> None:
+    """features: L9"""
+    async with at_ship(database, run) as told:
+        target = Target(ref_of("account", "7"), "account", "7", None)
+        old = Request("timer_cancel", {"timer": "timeout:3:1"})
+        ids = await operator_request.request(told.h.database, [target], old, actor="ann", why=None)
+
+        found = await operator_request.outcomes(told.h.database, ids, wait_seconds=30)
+
+        assert found == {"timer_not_armed": 1}
+
+
+@pytest.mark.parametrize("command", ["compensate", "cancel"])
+def test_what_cannot_be_taken_back_wants_a_reason(run: Run, database: str, command: str) -> None:
+    assert run("saga", command, "account/7").code == 2
+
+
+def test_a_saga_that_is_not_there_is_named(run: Run, database: str) -> None:
+    ran = run("saga", "pause", "account/7")
+
+    assert ran.code == 1 and "There is no saga account/7" in ran.err
