@@ -244,7 +244,7 @@ class WatchedSaga(OneSaga):
             emits = {step_id for step_id in pivots if isinstance(self.saga.steps[step_id], EmitStep)}
             published = [e for e in self.effects if isinstance(e, PublishEvent) and e.step in emits]
             commands = [c for c in instance.progress.commands.values() if c.step in pivots]
-            is_passed = published or [c for c in commands if c.fate is not Fate.REJECTED]
+            is_passed = bool(published) or any(c.fate is not Fate.REJECTED for c in commands)
             _hold(not is_passed, "L7: the way back goes past a pivot", (published, commands))
 
     def _check_timers(self, instance: Instance) -> None:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.saga.acts import Act, histories, play
-from tests.saga.generated import MAKERS, Shape, build, shapes
+from tests.saga.generated import MAKERS, Ask, Fork, Loop, Shape, Tell, build, shapes
 from tests.saga.scripted import BROKEN, LOCALS
 from tests.saga.world import World
 
@@ -45,3 +45,16 @@ def test_no_definition_and_no_history_breaks_a_promise(part: int) -> None:
         tell(shape, history, starts)
 
     check()
+
+
+KEPT: dict[str, tuple[Shape, list[Act]]] = {
+    "a start whose loop uses up its rounds at once": (Shape((Loop(0, (Tell(),), 1),)), []),
+    "the same beside a command": (Shape((Fork(((Ask(),), (Loop(0, (Tell(),), 1),))),)), []),
+}
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_what_once_broke_a_promise_keeps_it(kept: str) -> None:
+    shape, history = KEPT[kept]
+
+    tell(shape, history)
