@@ -18,7 +18,7 @@ from saga_worker.saga.decide.timer import is_local
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits, due_local, fold, fold_local
 from saga_worker.saga.fold.backlog import sequence
-from saga_worker.saga.inputs import Effect, Given, LocalDone, LocalFailed, SendCommand
+from saga_worker.saga.inputs import MESSAGES, Effect, Given, LocalDone, LocalFailed, SendCommand
 from saga_worker.saga.instance import Instance, dump_progress, load_progress
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.routing import ref_of
@@ -47,7 +47,7 @@ class OneSaga:
         self.errors: dict[int, str] = {}  # row id -> the last error
         self.journal: list[JournalRow] = []
         self.effects: list[Effect] = []
-        self.made_by: dict[int, Saga[Any]] = {}  # number of a message or an activity -> the version that asked for it
+        self.versions: list[Saga[Any]] = [saga]  # all that were ever loaded, the last first
         self.relay_runs = True
         self.replies_are_in = True
         self.unsent: set[int] = set()
@@ -59,14 +59,16 @@ class OneSaga:
         newest = self.registry.latest(self.saga.name)
         assert newest is not None, f"no version of {self.saga.name} is left"
         self.saga = newest
+        self.versions = [*reversed(versions), *self.versions]
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
     def store(
-        self, role: Role, type_: str, body: bytes, *, message_id: str, correlation_id: str | None = None
-    ) -> InboxRow | None:
+        self, role: Role, type_: str, body: bytes, *, message_id: str, correlation_id: str | None = None,
+        source: str | None = None,
+    ) -> InboxRow | None:  # fmt: skip
         """A new ready row; None when a message of this id was stored before."""
-        source = "operator" if role is Role.OPERATOR else "test"
+        source = source or ("operator" if role is Role.OPERATOR else "test")
         dedup = uuid5(SAGA_ID, f"{self.saga.name}/{source}/{message_id}")
         if any(row.dedup == dedup for row in self.rows.values()):
             return None
@@ -164,7 +166,7 @@ class OneSaga:
             saga, self.ref, self.instance, rows, given, self.limits, alone=alone, write_error=write_error,
             upgrade=upgrade,
         )  # fmt: skip
-        self._save(change, saga)
+        self._save(change)
         self._save_wake(change, from_timers=from_timers)
         if len(rows) >= PAGE and change.rows:
             change.again = True  # there may be more than was read
@@ -181,7 +183,7 @@ class OneSaga:
         saga, _ = self.registry.runs_by(self.instance)
         assert saga is not None
         change = fold_local(saga, self.instance, self._backlog(), given, self.limits, done)
-        self._save(change, saga)
+        self._save(change)
         self._save_wake(change, from_timers=False)
         return change
 
@@ -191,7 +193,7 @@ class OneSaga:
         aside = [replace(row, body=b"") for row in self.in_state(RowState.HELD, RowState.DEAD)]
         return [*ready[:PAGE], *self.in_state(RowState.PARKED)[:PAGE], *aside[:PAGE]]
 
-    def _save(self, change: SagaChange, saga: Saga[Any]) -> None:
+    def _save(self, change: SagaChange) -> None:
         before, after = change.before, change.after
         assert before is self.instance and (after is not None or not (change.journal or change.effects))
         if after is not None:
@@ -205,9 +207,8 @@ class OneSaga:
         assert len({seen.id for seen in change.rows}) == len(change.rows), "a row is named twice"
         self.journal += change.journal
         self.effects += change.effects
-        self.made_by = {effect.seq: saga for effect in change.effects} | self.made_by
         if not self.relay_runs:
-            self.unsent |= {effect.seq for effect in change.effects}
+            self.unsent |= {effect.seq for effect in change.effects if isinstance(effect, MESSAGES)}
 
     def _settle(self, seen: RowChange) -> None:
         row = self.rows[seen.id]

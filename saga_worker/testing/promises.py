@@ -16,6 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from saga_worker.saga.changes import JournalRow, SagaChange
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.decide import decide
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import NOT_NOW, Limits
@@ -253,7 +254,7 @@ class WatchedSaga(OneSaga):
         for name in instance.progress.timers:
             kind, _, subject = name.partition(":")
             match kind:
-                case "timeout" | "resend" | "local":
+                case "timeout" | "resend" | "local" | "joined":
                     is_wanted = commands[int(subject)].fate is Fate.SENT
                 case "watch":
                     is_wanted = commands[int(subject)].fate is Fate.UNKNOWN
@@ -396,7 +397,7 @@ class WatchedSaga(OneSaga):
 
     def step_of(self, record: CommandRecord) -> Answered:
         step = self.saga.steps[record.step]
-        assert isinstance(step, CommandOf | ActivityStep | LocalStep)
+        assert isinstance(step, CommandOf | ActivityStep | LocalStep | SubsagaStep | EachStep)
         return step
 
     def must_go_back(self, record: CommandRecord) -> bool:
@@ -430,7 +431,7 @@ class WatchedSaga(OneSaga):
     def is_tried(self, instance: Instance, seq: int) -> bool:
         """Somebody will be asked, or asked again, without anybody's help."""
         record = instance.progress.commands[seq]
-        if isinstance(self.step_of(record), ActivityStep):
+        if isinstance(self.step_of(record), ActivityStep | SubsagaStep | EachStep):
             return record.fate is Fate.SENT and not record.is_given_up
         return any(f"{kind}:{seq}" in instance.progress.timers for kind in ("timeout", "resend", "local"))
 
@@ -500,7 +501,8 @@ def _course(instance: Instance) -> tuple[object, ...]:
     return (
         instance.status, instance.revision, instance.seq, instance.unsettled, instance.reason, instance.state, timers,
         progress.active, progress.commands, progress.epoch, progress.undo_failures, progress.pivoted,
-        progress.sequences, progress.rounds, progress.withdrawn, progress.savepoints,
+        progress.sequences, progress.rounds, progress.withdrawn, progress.savepoints, progress.recorded,
+        progress.items, progress.parent,
     )  # fmt: skip
 
 

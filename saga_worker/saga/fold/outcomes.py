@@ -11,6 +11,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from saga_worker.saga.fold.attention import stop_timer
 from saga_worker.saga.fold.backlog import BEHIND_DEAD, HANDLER_ERROR, PAUSED, WORKER_KILLED, changed, failed
 from saga_worker.saga.fold.working_copy import WorkingCopy
 from saga_worker.saga.inputs import Applied, Decision, Ignored, Parked, Postponed, Raised, Refused
@@ -46,6 +47,8 @@ def bury(copy: WorkingCopy, row: InboxRow) -> None:
     """Workers died of this row, alone with it, as often as they may."""
     error = f"{row.crashes} workers died while they applied this row, alone; the last word has an operator."
     _block(copy, row, failed(row, copy.given.now, attempts=row.attempts), reason=WORKER_KILLED, error=error)
+    if row.role is Role.OPERATOR and copy.upgrade is not None:
+        stop_timer(copy, row)
 
 
 def hold(copy: WorkingCopy, row: InboxRow) -> None:
