@@ -12,6 +12,7 @@ __all__ = [
     "Activity",
     "ActivityContext",
     "ActivityFailed",
+    "ChildFailed",
     "Command",
     "Compensate",
     "Complete",
@@ -29,7 +30,9 @@ __all__ = [
     "Retry",
     "Rollback",
     "Saga",
+    "SecondStart",
     "Step",
+    "Tally",
     "TerminalError",
     "Undo",
     "UndoOf",
@@ -54,6 +57,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from saga_worker.saga.activity import Activity, WaitFor, activity
+    from saga_worker.saga.children import ChildFailed, Tally
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
     from saga_worker.saga.errors import DefinitionError, TerminalError
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
         Verdict,
     )
     from saga_worker.saga.routing import KeyKind
+    from saga_worker.saga.second_start import SecondStart
     from saga_worker.saga.steps import Step
     from saga_worker.saga.terminal import (
         clear_terminal_errors,
@@ -84,6 +89,7 @@ if TYPE_CHECKING:
     )
 else:
     _HOMES = {
+        "children": ("ChildFailed", "Tally"),
         "activity": ("Activity", "WaitFor", "activity"),
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),
@@ -105,6 +111,7 @@ else:
             "Verdict",
         ),
         "routing": ("KeyKind",),
+        "second_start": ("SecondStart",),
         "steps": ("Step",),
         "terminal": (
             "clear_terminal_errors",

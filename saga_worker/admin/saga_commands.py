@@ -24,6 +24,7 @@ from saga_worker.admin.options import (
     why_option,
 )
 from saga_worker.admin.saga_query import query
+from saga_worker.admin.saga_signal import signal
 from saga_worker.admin.saga_start import start
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ REFUSALS = {
     "not_repeatable": "what would have to be sent or run again must not be (repeatable=False); see to it, then say"
     " `saga-worker saga mark-undone`, or wait for its answer",
     "not_paused": "it is not paused",
+    "not_waiting": "it does not stand at this wait or sleep; `saga-worker saga show` says where it stands",
     "timer_not_armed": "the timer has fired meanwhile, or was cancelled or armed anew; look again",
     "nothing_to_mark": "nothing that this step has done is left to be undone; `saga-worker saga show` lists what each"
     " step has done",
@@ -74,10 +76,10 @@ class Place(click.ParamType[tuple["datetime", "UUID"]]):
 
 @click.group(epilog="\b\nExample:\n  saga-worker saga show checkout/4711")
 def saga() -> None:
-    """Start, list, show and ask sagas, try them again, and take their course in hand."""
+    """Start, signal, list, show and ask sagas, try them again, and take their course in hand."""
 
 
-for command in (start, query, *saga_control.COMMANDS, timer_commands.timer):
+for command in (start, signal, query, *saga_control.COMMANDS, timer_commands.timer):
     saga.add_command(command)
 
 
@@ -182,6 +184,7 @@ async def read_facts(connection: Connection, name: str) -> Facts | None:
         journal=_dicts(await connection.fetch("admin_saga_journal", row["saga_id"], JOURNAL_ROWS)),
         inbox=[] if earlier else _dicts(await connection.fetch("admin_saga_rows", row["ref"])),
         outbox=[] if earlier else _dicts(await connection.fetch("admin_saga_outbox", row["ref"])),
+        children=[] if earlier else _dicts(await connection.fetch("admin_saga_children", row["ref"])),
     )
 
 

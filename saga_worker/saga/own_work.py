@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, Type
 
 from pydantic import BaseModel
 
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.retry import Retry, Undo, Verdict
 from saga_worker.saga.source import check_coroutine, check_handler, returned_class, step_name, where
@@ -52,7 +53,9 @@ class ActivityContext(Protocol):
         ...
 
     @property
-    def saga_key(self) -> str: ...
+    def saga_key(self) -> str:
+        """The key of its saga, as text."""
+        ...
 
     @property
     def deadline(self) -> datetime:
@@ -171,7 +174,6 @@ class LocalStep(Step[S], Generic[S]):
         self.as_terminal: Final = as_terminal
         self.undo_mode: Final = undo_mode
         self.undo_retry: Final = retry
-        self.repeats: Final = REPEATABLE  # what an attempt did is rolled back, unless it was the one that counts
         self.undo_work: Callable[[S, AsyncSession], Awaitable[None]] | None = None
 
     @property
@@ -205,11 +207,14 @@ class ActivityDecorator(Generic[S]):
         return step
 
 
-Answered: TypeAlias = CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any]  # steps with a fate
+Children: TypeAlias = SubsagaStep[Any, Any] | EachStep[Any, Any]
+Answered: TypeAlias = CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any] | Children  # steps with a fate
 AnyStep: TypeAlias = (
     CommandOf[Any, Any]
     | ActivityStep[Any, Any]
     | LocalStep[Any]
+    | SubsagaStep[Any, Any]
+    | EachStep[Any, Any]
     | WaitStep[Any]
     | SleepStep[Any]
     | SavepointStep[Any]

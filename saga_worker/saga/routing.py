@@ -31,7 +31,7 @@ _COMMAND_ID: Final = re.compile(r"([A-Za-z0-9_-]{21}[AQgw])\.(0|[1-9][0-9]{0,9})
 class KeyKind(StrEnum):
     """How the keys of a definition are written; one per definition, or `4711` and `"4711"` would be two sagas."""
 
-    TEXT = "text"
+    TEXT = "text"  # 1 to 255 bytes
     INT = "int"
     UUID = "uuid"
 
@@ -72,6 +72,20 @@ def ref_of(definition: str, key: str) -> UUID:
 def command_id(ref: UUID, seq: int) -> str:
     """The message id of the `seq`-th message of a saga."""
     return f"{urlsafe_b64encode(ref.bytes)[:22].decode('ascii')}.{seq}"
+
+
+def child_message_id(ref: UUID, seq: int, item: int | None) -> str:
+    """The id of what a saga tells a child of its step `seq`; also the key of a child that was given none."""
+    return command_id(ref, seq) if item is None else f"{command_id(ref, seq)}.{item}"
+
+
+def parse_child_message_id(text: str) -> tuple[UUID, int, int | None] | None:
+    """What `child_message_id` was given; None for every other text."""
+    if (plain := parse_command_id(text)) is not None:
+        return *plain, None
+    head, _, item = text.rpartition(".")
+    numbered = parse_command_id(head)
+    return (*numbered, int(item)) if numbered is not None and item.isdecimal() else None
 
 
 def reply_queue(namespace: str, ref: UUID, partitions: int) -> str:

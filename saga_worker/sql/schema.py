@@ -71,6 +71,7 @@ saga: Final = Table(
     CheckConstraint("status BETWEEN 0 AND 6", name="saga_status"),
     CheckConstraint("(finished_at IS NOT NULL) = (status IN (3, 4, 5))", name="saga_finished"),
     CheckConstraint("revision >= 1 AND seq >= 0 AND unsettled >= 0", name="saga_counts"),
+    Index("saga_earlier_runs", "definition", "key", postgresql_where=text("ref IS NULL")),
     Index("saga_attention", "attention", postgresql_where=text("attention IS NOT NULL")),
     Index("saga_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
 )
@@ -217,6 +218,21 @@ activity: Final = Table(
     ),
     Index("activity_ready", "next_at", "ref", "seq", postgresql_where=text("state = 0")),
     Index("activity_worker", "worker_id", postgresql_where=text("state = 1")),
+)
+
+child: Final = Table(
+    "child",
+    tables,
+    Column("parent", Uuid, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("item", Integer, nullable=False),
+    Column("ref", Uuid, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("body", LargeBinary),
+    PrimaryKeyConstraint("parent", "seq", "item", name="child_pkey"),
+    CheckConstraint("seq >= 1 AND item >= 0", name="child_counts"),
+    Index("child_ref", "ref"),
 )
 
 journal: Final = Table(

@@ -19,6 +19,7 @@ from saga_worker import (
     Retry,
     Rollback,
     Saga,
+    SecondStart,
     Undo,
     UndoOf,
     Verdict,
@@ -239,6 +240,28 @@ def test_the_other_branch_stands_still_until_the_retry() -> None:
 
     test.operator("retry").expect(First).expect(Third).reply(Done(), to=First).reply(Done(), to=Third)
     test.expect_status("completed")
+
+
+def test_where_a_new_run_may_begin_or_a_parent_goes_on_it_fails_for_good() -> None:
+    """features: 18"""
+    saga = Saga("again", state=State, compensate=False, second_start=SecondStart.RESTART)
+    begins(saga)
+
+    @saga.command("one", timeout=minutes(1))
+    def first(state: State) -> First:
+        return First(key=state.key)
+
+    saga.flow(first)
+    test = SagaTest(saga).given(Begun()).expect(First).advance(minutes(1)).expect_status("failed")
+    test.operator("retry").expect_outcome("ignored: nothing_to_retry")
+    test.given(Begun()).expect(First).expect_status("running")
+
+    child = SagaTest(forward_only()).begin(State(key="k")).expect(First).reject().expect_status("failed")
+    assert child.told == ["failed"]
+    child.operator("retry").expect_outcome("ignored: nothing_to_retry").expect_nothing()
+
+    done = SagaTest(saga).begin(State(key="k")).expect(First).reply(Done()).take_back().expect_status("completed")
+    assert done.told == ["completed", "refused"]
 
 
 def test_a_loop_without_rounds_left_ends_such_a_saga_for_good() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -10,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from saga_worker import (
     ActivityContext,
     ActivityFailed,
+    ChildFailed,
     Command,
     Compensate,
     Complete,
@@ -23,6 +26,7 @@ from saga_worker import (
     Retry,
     Saga,
     Step,
+    Tally,
     TerminalError,
     Undo,
     UndoOf,
@@ -281,6 +285,48 @@ def is_waiting(trip: Trip) -> bool:
     return trip.waiting
 
 
+class Leg(BaseModel):
+    number: int
+    seat: str | None = None
+
+
+leg = Saga("leg", state=Leg, deadline=hours(1))
+leg.flow(leg.sleep("a while", hours(1)))
+
+
+@booking.subsaga(leg, timeout=hours(1), key=lambda child: str(child.number))
+def first_leg(trip: Trip) -> Leg:
+    return Leg(number=1)
+
+
+@first_leg.result
+def first_leg_ended(trip: Trip, child: Leg) -> Verdict:
+    trip.seat = child.seat
+    return None
+
+
+@first_leg.failed
+def first_leg_failed(trip: Trip, why: ChildFailed) -> Verdict:
+    return Compensate(f"{why.status}: {why.reason}")
+
+
+def more_legs(trip: Trip) -> Iterator[Leg]:
+    return (Leg(number=n) for n in range(trip.nights))
+
+
+each_leg = booking.for_each(more_legs, leg, max_in_flight=3, tolerate=None)
+
+
+@each_leg.result
+def leg_ended(trip: Trip, child: Leg) -> None: ...
+
+
+@each_leg.joined
+def legs_ended(trip: Trip, tally: Tally) -> Verdict:
+    return Compensate("none") if tally.done == 0 else None
+
+
+child_story: SagaTest[Leg] = SagaTest(leg).begin(Leg(number=1))
 last: Step[Trip] = announce
 
 booking.flow(
@@ -288,8 +334,49 @@ booking.flow(
     price,
     count,
     write_down,
+    first_leg,
+    each_leg,
     when(lambda trip: trip.nights > 0, book, when(is_waiting, passport), otherwise=announce_again),
     pivot(send),
     last,
 )
 booking.check()
+
+
+class LongTrip(BaseModel):
+    trip: UUID
+    legs: list[str]
+
+
+long_trips = Saga("booking", state=LongTrip, version=booking.version + 1, key_kind=KeyKind.UUID)
+
+
+@long_trips.starts_on(TripRequested, key=lambda e: e.trip)
+def long_trip(event: TripRequested) -> LongTrip:
+    return LongTrip(trip=event.trip, legs=[])
+
+
+@long_trips.command("hotel", timeout=minutes(1), undo=Undo.NONE, name="hold the room")
+def hold_again(trip: LongTrip) -> HoldRoom:
+    return HoldRoom(trip=trip.trip, nights=1)
+
+
+@hold_again.reply
+def held_again(trip: LongTrip, reply: RoomHeld) -> None: ...
+
+
+long_trips.flow(hold_again)
+
+
+@long_trips.upgrade_from(booking, steps={"hold": "hold the room", "price": None})
+def from_trip(trip: Trip) -> LongTrip:
+    return LongTrip(trip=trip.trip, legs=["there"] * trip.nights)
+
+
+@long_trips.upgrade_from(1)
+def from_stored(stored: dict[str, Any]) -> LongTrip:
+    return LongTrip(**stored)
+
+
+def is_typed(saga: Saga[LongTrip]) -> Callable[[Trip], LongTrip]:
+    return saga.upgrade_from(booking)(from_trip)

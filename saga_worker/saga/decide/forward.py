@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from saga_worker.saga import flow
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.decide.next import Fail, Next, Undo
 from saga_worker.saga.draft import DEADLINE, EVERY, ROUNDS_EXHAUSTED, SLEEP, WAIT, WAIT_EXPIRED, Draft
 from saga_worker.saga.instance import CommandKind, Mark, Taken
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.placed import PlacedStep
+from saga_worker.saga.second_start import BEGINS_AGAIN
 from saga_worker.saga.steps import CommandOf, EmitStep, SavepointStep, SleepStep, WaitStep
 from saga_worker.saga.transitions import Status
 
@@ -54,8 +56,14 @@ def complete(draft: Draft, reason: str | None) -> None:
 
 
 def stand_failed(draft: Draft, reason: str) -> None:
-    """The saga ends where it stands. Its steps stay open: an operator may have it try again from there."""
-    draft.become(Status.FAILED, reason=reason)
+    """The saga ends where it stands. Its steps stay open: an operator may have it try again from there.
+
+    Not where somebody goes on without it: a parent, or a new run of its key.
+    """
+    if draft.parent is not None or draft.saga.second_start in BEGINS_AGAIN:
+        fail(draft, reason)
+    else:
+        draft.become(Status.FAILED, reason=reason)
 
 
 def fail(draft: Draft, reason: str) -> None:
@@ -110,6 +118,12 @@ def _open_one(draft: Draft, step_id: str) -> bool:
             draft.active[step_id] = draft.send(step, message, kind=CommandKind.FORWARD, timeout=step.timeout)
         case ActivityStep() | LocalStep():
             draft.active[step_id] = draft.work(step)
+        case SubsagaStep() | EachStep():
+            seq = draft.work(step)
+            if not step.is_awaited:
+                draft.commands.pop(seq)
+                return True
+            draft.active[step_id] = seq
         case WaitStep():
             draft.active[step_id] = None
             if step.timeout is not None:

@@ -7,6 +7,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from saga_worker.saga.commands import Answer, Then
+from saga_worker.saga.decide import child
 from saga_worker.saga.decide.next import Leave, Next, OpenAgain, Proceed, Stay, Undo, UndoAgain
 from saga_worker.saga.draft import (
     DEADLINE_PASSED,
@@ -23,7 +24,7 @@ from saga_worker.saga.draft import (
 from saga_worker.saga.inputs import Ignored, Postponed, TimerFired
 from saga_worker.saga.instance import CommandKind, Timer
 from saga_worker.saga.retry import OnTimeout
-from saga_worker.saga.steps import WaitStep
+from saga_worker.saga.steps import CommandOf, WaitStep
 
 
 def apply(draft: Draft, fired: TimerFired) -> Next:
@@ -51,6 +52,8 @@ def apply(draft: Draft, fired: TimerFired) -> Next:
             return Leave(subject)
         case "every":
             return _remind(draft, subject, timer)
+        case "joined":
+            return child.joined(draft, int(subject))
         case "deadline":
             return _deadline(draft)
         case _:
@@ -73,7 +76,7 @@ def _no_answer(draft: Draft, seq: int, timer: Timer) -> Next:
         # The same timer, only later: no step arms it, so it keeps the epoch that the journal knows.
         draft.timers[f"{TIMEOUT}:{seq}"] = replace(timer, due_at=draft.given.now + draft.timeout_of(record))
         return Postponed()
-    step = draft.command_step(record)
+    step = draft.step(record)
     retry = step.retry if record.kind is CommandKind.FORWARD else step.undo_retry
     delay = retry.delay(record.attempts, draft.given.jitter) if draft.may_repeat(record) else None
     match then := draft.answer(record, Answer.EXHAUSTED if delay is None else Answer.SILENCE):
@@ -84,6 +87,8 @@ def _no_answer(draft: Draft, seq: int, timer: Timer) -> Next:
         case Then.GIVE_UP:
             if not draft.past_pivot:
                 return Undo(f"no answer to {record.type} in time")
+            if not isinstance(step, CommandOf):
+                draft.give_up(record)
             draft.attend(NO_ANSWER, record.step)
             return Stay()
         case Then.ATTEND:
