@@ -11,7 +11,7 @@ NAMES = """
     Activity ActivityContext ActivityFailed ChildFailed Command Compensate Complete DefinitionError Done Event
     KeyKind Message OnTimeout Outputs Query Rejected Retry Rollback Saga Step Tally TerminalError Undo UndoOf
     Verdict WaitFor activity choice clear_terminal_errors days hours minutes parallel pivot register_terminal_errors
-    repeat_until resolve_terminal_error seconds set_error_mapper unregister_terminal_errors when
+    repeat_until resolve_terminal_error seconds set_error_mapper unregister_terminal_errors upcast when
 """
 
 
