@@ -122,6 +122,8 @@ class Progress(Struct, frozen=True):
     trace: Trace | UnsetType = UNSET  # not written without one
     # By seq, as long as somebody may ask for it. Not even a name in the row of a saga without such activities.
     recorded: dict[int, Recorded] | UnsetType = UNSET
+    # When the first try began of what is retried for some time only: "step:<id>", and "undo:<seq>" of what is undone.
+    begun: dict[str, datetime] | UnsetType = UNSET
 
 
 class Instance(Struct, frozen=True):
