@@ -12,6 +12,7 @@ __all__ = [
     "Activity",
     "ActivityContext",
     "ActivityFailed",
+    "ChildFailed",
     "Command",
     "Compensate",
     "Complete",
@@ -28,6 +29,7 @@ __all__ = [
     "Rollback",
     "Saga",
     "Step",
+    "Tally",
     "TerminalError",
     "Undo",
     "UndoOf",
@@ -52,6 +54,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from saga_worker.saga.activity import Activity, WaitFor, activity
+    from saga_worker.saga.children import ChildFailed, Tally
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
     from saga_worker.saga.errors import DefinitionError, TerminalError
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
     )
 else:
     _HOMES = {
+        "children": ("ChildFailed", "Tally"),
         "activity": ("Activity", "WaitFor", "activity"),
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),

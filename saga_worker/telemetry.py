@@ -154,6 +154,9 @@ class Metrics:
         self.outbox_rows = gauge("outbox_rows", "Committed messages not yet confirmed.")
         self.outbox_failing = gauge("outbox_failing", "Outbox rows that were refused at least once.")
         self.attention = gauge("sagas_attention", "Sagas that ask for an operator.")
+        self.unsettled = gauge(
+            "commands_unsettled", "Commands whose effect may stand, unknown or late, and that nobody has taken back."
+        )
         self.stuck = gauge("sagas_stuck", "Open sagas with no reason to move; anything but 0 is a defect.")
 
 

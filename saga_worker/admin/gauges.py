@@ -47,6 +47,7 @@ class Gauges:
         self._metrics.outbox_rows.set(row["outbox"])
         self._metrics.outbox_failing.set(row["outbox_failing"])
         self._metrics.attention.set(row["attention"])
+        self._metrics.unsettled.set(row["unsettled"])
         self._metrics.stuck.set(row["stuck"])
 
     async def _run(self) -> None:

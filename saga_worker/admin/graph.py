@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.forms import Parallel, Pivot, Repeat, When
 from saga_worker.saga.instance import CommandKind, Fate, Progress
@@ -24,6 +25,7 @@ class Kind(StrEnum):
     COMMAND = "command"
     ACTIVITY = "activity"
     LOCAL = "local"
+    SUBSAGA = "subsaga"
     WAIT = "wait"
     SLEEP = "sleep"
     SAVEPOINT = "savepoint"
@@ -149,6 +151,10 @@ def _words(step: Step[Any]) -> tuple[Kind, str]:
             return Kind.ACTIVITY, step.id
         case LocalStep():
             return Kind.LOCAL, step.id
+        case SubsagaStep():
+            return Kind.SUBSAGA, f"{step.id} ⟶ {step.child.name}"
+        case EachStep():
+            return Kind.SUBSAGA, f"{step.id} ⟶ {step.child.name}, one for each, {step.max_in_flight} at a time"
         case WaitStep():
             return Kind.WAIT, step.id if step.timeout is None else f"{step.id}, at most {step.timeout}"
         case SleepStep():
@@ -179,11 +185,13 @@ COLOURS: Final = {
 }  # fmt: skip
 _MERMAID: Final = {
     Kind.START: '(["{}"])', Kind.END: '(["{}"])', Kind.COMMAND: '["{}"]', Kind.ACTIVITY: '["{}"]',
-    Kind.LOCAL: '[("{}")]', Kind.WAIT: '[/"{}"/]', Kind.SLEEP: '[/"{}"/]', Kind.SAVEPOINT: '>"{}"]',
-    Kind.EMIT: '("{}")', Kind.TEST: '{{"{}"}}', Kind.FORK: '(("{}"))', Kind.JOIN: '(("{}"))', Kind.LOOP: '(("{}"))',
+    Kind.LOCAL: '[("{}")]', Kind.SUBSAGA: '[["{}"]]', Kind.WAIT: '[/"{}"/]', Kind.SLEEP: '[/"{}"/]',
+    Kind.SAVEPOINT: '>"{}"]', Kind.EMIT: '("{}")', Kind.TEST: '{{"{}"}}',
+    Kind.FORK: '(("{}"))', Kind.JOIN: '(("{}"))', Kind.LOOP: '(("{}"))',
 }  # fmt: skip
 _DOT: Final = {
     Kind.START: "oval", Kind.END: "oval", Kind.COMMAND: "box", Kind.ACTIVITY: "component", Kind.LOCAL: "cylinder",
+    Kind.SUBSAGA: "box3d",
     Kind.WAIT: "parallelogram", Kind.SLEEP: "parallelogram", Kind.SAVEPOINT: "tab", Kind.EMIT: "cds",
     Kind.TEST: "diamond", Kind.FORK: "point", Kind.JOIN: "circle", Kind.LOOP: "circle",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""`saga-worker inbox`: look at the stored messages, and give dead ones another try."""
+"""`saga-worker inbox`: look at the stored messages, give dead ones another try, or put them away for good."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from saga_worker.admin.options import (
 if TYPE_CHECKING:
     from saga_worker.admin.listing import InboxFilter
     from saga_worker.admin.replay import Tally
+    from saga_worker.inbox import DeadFilter
     from saga_worker.settings import Settings
+    from saga_worker.sql.connection import Database
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 STATES = ("ready", "parked", "held", "done", "ignored", "dead")
@@ -30,7 +32,7 @@ SHOWN = ("id", "state", "reason", "type", "consumer", "saga_key", "message_id", 
 
 
 def _filters(command: Decorated) -> Decorated:
-    """The filters that `list` and `replay` share."""
+    """The filters that `list`, `replay` and `discard` share."""
     for option in (
         since_option,
         click.option("--definition", help="Only messages of this definition."),
@@ -44,7 +46,7 @@ def _filters(command: Decorated) -> Decorated:
 
 @click.group(epilog="\b\nExample:\n  saga-worker inbox list --state dead --since 2h")
 def inbox() -> None:
-    """List, show and replay stored messages."""
+    """List and show stored messages, replay or discard dead ones."""
 
 
 @inbox.command("list", epilog="\b\nExample:\n  saga-worker inbox list --state dead --reason handler_error --json")
@@ -132,23 +134,64 @@ def replay(
     from saga_worker.admin.listing import InboxFilter
 
     wanted = InboxFilter(reason=reason, type=type_, saga_key=saga_key, definition=definition, since=since)
+    settings, matching = _choose(ids, wanted, everything=everything)
+    if dry_run:
+        _dry_run("would_replay", matching, as_json=as_json)
+        return
+    if not ids and matching and not yes:
+        _ask("replay", matching)
+    tally = run_async(_replay(settings, ids, wanted, matching, actor=actor, why=why))
+    _report(tally, ids, as_json=as_json)
+
+
+@inbox.command(
+    epilog="""\b
+Examples:
+  saga-worker inbox discard 4711 --why "the order was entered by hand"
+  saga-worker inbox discard --reason schema_mismatch --since 2h --dry-run --why test"""
+)
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=click.IntRange(1, 2**63 - 1))
+@_filters
+@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+@click.option("--dry-run", is_flag=True, help="Say how many would be discarded, and stop.")
+@click.option("--yes", is_flag=True, help="Do not ask; needed with filters when nobody can be asked.")
+@click.option("--why", required=True, help="Why, for the audit.")
+@actor_option
+@json_option
+def discard(
+    ids: tuple[int, ...], reason: str | None, type_: str | None, saga_key: str | None, definition: str | None,
+    since: datetime | timedelta | None, everything: bool, dry_run: bool, yes: bool, why: str, actor: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Put dead letters away for good: they are never applied, and leave with the retention.
+
+    A saga that was held up by one goes on with what stands behind it, as if the message had not come.
+    """
+    from saga_worker.admin.listing import InboxFilter
+
+    wanted = InboxFilter(reason=reason, type=type_, saga_key=saga_key, definition=definition, since=since)
+    settings, matching = _choose(ids, wanted, everything=everything)
+    if dry_run:
+        _dry_run("would_discard", matching, as_json=as_json)
+        return
+    if not ids and matching and not yes:
+        _ask("discard", matching)
+    discarded = run_async(_discard(settings, ids, wanted, matching, actor=actor, why=why))
+    _report_discarded(discarded, ids, as_json=as_json)
+
+
+def _choose(ids: tuple[int, ...], wanted: InboxFilter, *, everything: bool) -> tuple[Settings, int]:
+    """The settings, and how many dead letters are meant: those of the ids, or all that fit the filters."""
     if ids and (everything or not wanted.is_empty):
         raise click.UsageError("Ids and filters exclude each other: give ids alone, or filters, or --all.")
     if bool(ids) + (not wanted.is_empty) + everything != 1:
         raise click.UsageError("Give ids, or filters, or --all.")
     settings = load_settings("database_url")
     if ids:
-        matching = len(set(ids))
-    else:
-        matching = run_async(_count(settings, wanted))
-        _warn_of_reason(reason, matching)
-    if dry_run:
-        _dry_run(matching, as_json=as_json)
-        return
-    if not ids and matching and not yes:
-        _ask(matching)
-    tally = run_async(_replay(settings, ids, wanted, matching, actor=actor, why=why))
-    _report(tally, ids, as_json=as_json)
+        return settings, len(set(ids))
+    matching = run_async(_count(settings, wanted))
+    _warn_of_reason(wanted.reason, matching)
+    return settings, matching
 
 
 async def _count(settings: Settings, wanted: InboxFilter) -> int:
@@ -159,16 +202,16 @@ async def _count(settings: Settings, wanted: InboxFilter) -> int:
         return int((await connection.execute(listing.dead_count(settings.schema_, wanted))).scalar_one())
 
 
-def _dry_run(matching: int, *, as_json: bool) -> None:
+def _dry_run(what: str, matching: int, *, as_json: bool) -> None:
     from saga_worker.admin.output import print_summary
 
-    print_summary({"would_replay": matching}, as_json=as_json)
+    print_summary({what: matching}, as_json=as_json)
 
 
-def _ask(matching: int) -> None:
+def _ask(verb: str, matching: int) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{matching} dead letters match; say --yes to replay them.")
-    click.confirm(f"Replay {matching} dead letters?", abort=True, err=True)
+        raise click.UsageError(f"{matching} dead letters match; say --yes to {verb} them.")
+    click.confirm(f"{verb.capitalize()} {matching} dead letters?", abort=True, err=True)
 
 
 async def _replay(
@@ -177,19 +220,48 @@ async def _replay(
     from saga_worker.admin.connect import acting
     from saga_worker.admin.output import progress
     from saga_worker.admin.replay import Actor, replay_all
-    from saga_worker.inbox import DeadFilter
 
     async with acting(settings) as database:
-        since = wanted.since
-        if isinstance(since, timedelta):
-            async with database.autocommit() as connection:
-                since = await connection.fetchval("admin_clock") - since
-        which = DeadFilter(
-            ids=ids or None, reason=wanted.reason, type=wanted.type, saga_key=wanted.saga_key, since=since,
-            consumer=wanted.definition,
-        )  # fmt: skip
+        which = await _which(database, ids, wanted)
         with progress("replaying", matching) as advance:
             return await replay_all(database, which, Actor(actor, why), advance)
+
+
+async def _discard(
+    settings: Settings, ids: tuple[int, ...], wanted: InboxFilter, matching: int, *, actor: str, why: str
+) -> int:
+    from saga_worker.admin.connect import acting
+    from saga_worker.admin.output import progress
+    from saga_worker.admin.replay import Actor, discard_all
+
+    async with acting(settings) as database:
+        which = await _which(database, ids, wanted)
+        with progress("discarding", matching) as advance:
+            return await discard_all(database, which, Actor(actor, why), advance)
+
+
+async def _which(database: Database, ids: tuple[int, ...], wanted: InboxFilter) -> DeadFilter:
+    """The same filter for the inbox; an age is counted on the clock of the database."""
+    from saga_worker.inbox import DeadFilter
+
+    since = wanted.since
+    if isinstance(since, timedelta):
+        async with database.autocommit() as connection:
+            since = await connection.fetchval("admin_clock") - since
+    return DeadFilter(
+        ids=ids or None, reason=wanted.reason, type=wanted.type, saga_key=wanted.saga_key, since=since,
+        consumer=wanted.definition,
+    )  # fmt: skip
+
+
+def _report_discarded(discarded: int, ids: tuple[int, ...], *, as_json: bool) -> None:
+    from saga_worker.admin.output import print_summary, say
+
+    not_dead = len(set(ids)) - discarded if ids else 0
+    print_summary({"discarded": discarded, "not_dead": not_dead}, as_json=as_json)
+    if not_dead:
+        say(f"{not_dead} of the ids are not dead letters: unknown, or replayed or discarded already.")
+        raise click.exceptions.Exit(1)
 
 
 def _report(tally: Tally, ids: tuple[int, ...], *, as_json: bool) -> None:

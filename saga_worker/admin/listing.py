@@ -5,12 +5,13 @@ Takes filters, hands out rows as dicts, newest first. Values go as parameters on
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, TableClause, column, func, select, table
+from sqlalchemy import ColumnElement, Select, TableClause, and_, column, func, or_, select, table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 INBOX_COLUMNS: Final = (
@@ -44,6 +45,12 @@ class SagaFilter:
     definition: str | None = None
     attention: bool = False
     since: datetime | timedelta | None = None
+    after: tuple[datetime, UUID] | None = None  # `place_of` the last row of the page before
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """Where a saga stands in the listing, as `--after` takes it."""
+    return f"{row['updated_at'].isoformat()}/{row['saga_id']}"
 
 
 def inbox_rows(schema: str, wanted: InboxFilter, *, limit: int) -> Select[Any]:
@@ -79,6 +86,10 @@ def saga_rows(schema: str, wanted: SagaFilter, *, limit: int) -> Select[Any]:
         conditions.append(view.c.attention.is_not(None))
     if wanted.since is not None:
         conditions.append(view.c.updated_at >= _moment(wanted.since))
+    if wanted.after is not None:
+        moved_at, saga_id = wanted.after
+        later_in_it = and_(view.c.updated_at == moved_at, view.c.saga_id > saga_id)
+        conditions.append(or_(view.c.updated_at < moved_at, later_in_it))
     return select(view).where(*conditions).order_by(view.c.updated_at.desc(), view.c.saga_id).limit(limit)
 
 

@@ -1,4 +1,4 @@
-"""Replay of dead letters, page by page: each page is one transaction and stands in the audit.
+"""Replay of dead letters, or putting them away, page by page: each page is one transaction and stands in the audit.
 
 Takes ids or a filter, guarantees compare-and-set (a row that is not dead any more is left alone) and that a row which
 belongs to no saga is routed by the routes of now; hands the rows to whichever worker claims them.
@@ -50,6 +50,23 @@ async def replay_all(database: Database, which: DeadFilter, actor: Actor, advanc
             async with database.autocommit() as connection:
                 await tell(connection)
     return tally
+
+
+async def discard_all(database: Database, which: DeadFilter, actor: Actor, advance: Callable[[int], None]) -> int:
+    """Put away everything that fits; how many there were."""
+    discarded = 0
+    for wanted in _portions(which):
+        after: int | None = 0
+        while after is not None:
+            async with database.transaction(lock_timeout="5s") as connection:
+                page = replace(wanted, after=after, limit=PAGE)
+                done = await inbox.discard(connection, page, actor=actor.name, reason=actor.why)
+            async with database.autocommit() as connection:
+                await tell(connection)
+            discarded += len(done.ids)
+            advance(len(done.ids))
+            after = done.last_id
+    return discarded
 
 
 def _portions(which: DeadFilter) -> Iterator[DeadFilter]:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import click
 
-from saga_worker.admin import saga_control
+from saga_worker.admin import saga_control, timer_commands
 from saga_worker.admin.definition_commands import format_option, place_option
 from saga_worker.admin.options import (
     actor_option,
@@ -50,9 +50,23 @@ REFUSALS = {
     "saga_finished": "it has ended",
     "paused": "it is paused; `saga-worker saga resume` ends that",
     "not_paused": "it is not paused",
+    "timer_not_armed": "the timer has fired meanwhile, or was cancelled or armed anew; look again",
     "nothing_to_mark": "nothing that this step has done is left to be undone; `saga-worker saga show` lists what each"
     " step has done",
 }
+
+
+class Place(click.ParamType[tuple["datetime", "UUID"]]):
+    """Where a page of a listing ends: a time and the id of a saga."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[datetime, UUID]:
+        moved_at, _, saga_id = str(value).partition("/")
+        try:
+            return datetime.fromisoformat(moved_at), UUID(saga_id)
+        except ValueError:
+            self.fail("give what the page before has named, TIME/SAGA_ID.", param, ctx)
 
 
 @click.group(epilog="\b\nExample:\n  saga-worker saga show checkout/4711")
@@ -60,7 +74,7 @@ def saga() -> None:
     """Start, list, show and ask sagas, try them again, and take their course in hand."""
 
 
-for command in (start, query, *saga_control.COMMANDS):
+for command in (start, query, *saga_control.COMMANDS, timer_commands.timer):
     saga.add_command(command)
 
 
@@ -70,16 +84,20 @@ for command in (start, query, *saga_control.COMMANDS):
 @click.option("--key", help="Only sagas with this key.")
 @click.option("--attention", is_flag=True, help="Only sagas that ask for somebody.")
 @since_option
+@click.option("--after", type=Place(), help="The next page: what the page before has named.")
 @limit_option(50)
 @json_option
 def list_(
     status: str | None, definition: str | None, key: str | None, attention: bool, since: datetime | timedelta | None,
-    limit: int, as_json: bool,
+    after: tuple[datetime, UUID] | None, limit: int, as_json: bool,
 ) -> None:  # fmt: skip
-    """List sagas, those that moved last first."""
+    """List sagas, those that moved last first.
+
+    A saga that moves between two pages comes to the front: it may be missing from the later one.
+    """
     from saga_worker.admin.listing import SagaFilter
 
-    wanted = SagaFilter(status=status, definition=definition, key=key, attention=attention, since=since)
+    wanted = SagaFilter(status=status, definition=definition, key=key, attention=attention, since=since, after=after)
     run_async(_list(load_settings("database_url"), wanted, limit, as_json))
 
 
@@ -92,8 +110,9 @@ async def _list(settings: Settings, wanted: SagaFilter, limit: int, as_json: boo
         async with reading(settings) as connection:
             async for row in listing.fetch(connection, listing.saga_rows(settings.schema_, wanted, limit=limit)):
                 printer.add(row)
+                last = listing.place_of(row)
     if printer.count == limit:
-        say(f"Only {limit} are shown, those that moved last; --limit shows more.")
+        say(f"Only {limit} are shown; the next page: --after {last}")
 
 
 @saga.command(epilog="\b\nExamples:\n  saga-worker saga show checkout/4711\n  saga-worker saga show 0198f2c0-…")
@@ -160,6 +179,7 @@ async def read_facts(connection: Connection, name: str) -> Facts | None:
         journal=_dicts(await connection.fetch("admin_saga_journal", row["saga_id"], JOURNAL_ROWS)),
         inbox=[] if earlier else _dicts(await connection.fetch("admin_saga_rows", row["ref"])),
         outbox=[] if earlier else _dicts(await connection.fetch("admin_saga_outbox", row["ref"])),
+        children=[] if earlier else _dicts(await connection.fetch("admin_saga_children", row["ref"])),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from saga_worker.admin.output import cell
-from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Progress, Timer
+from saga_worker.saga.instance import NEVER, CommandKind, CommandRecord, Fate, Progress, Timer
 from saga_worker.saga.routing import command_id
 from saga_worker.telemetry import escape_controls
 
@@ -34,6 +34,7 @@ ADVICE: Final = {
     "deadline_passed": "its deadline has passed, but so has its pivot: it can only go forward",
     "wait_expired": "the wait {} ended without its event past the pivot; publish the event that it waits for",
     "rounds_exhausted": "the loop {} went through all its rounds past the pivot, and the saga went on",
+    "items_failed": "more items of {} failed than may, past the pivot, and the saga went on",
     "unsettled_expired": "nobody ever said whether {} had an effect; ask the participant",
     "dead_letter": "a message of it died; see the dead rows, mend the cause, then replay the row",
     "no_upgrade": "{}; start a worker that has its version, or mend the upgrade",
@@ -51,6 +52,7 @@ class Facts:
     journal: Sequence[Row] = field(default_factory=tuple)
     inbox: Sequence[Row] = field(default_factory=tuple)
     outbox: Sequence[Row] = field(default_factory=tuple)
+    children: Sequence[Row] = field(default_factory=tuple)  # how many of a step stand where
 
     def sent_at(self, seq: int) -> datetime | None:
         """When the step that first sent the command with number `seq` was decided."""
@@ -123,7 +125,7 @@ def _outstanding(facts: Facts, command: CommandRecord) -> str:
     timers = facts.progress.timers
     then = "no time-out is armed"
     if timer := timers.get(f"timeout:{command.seq}"):
-        then = f"time-out at {cell(timer.due_at)}"
+        then = "its time-out does not pass by itself" if timer.due_at == NEVER else f"time-out at {cell(timer.due_at)}"
     elif timer := timers.get(f"resend:{command.seq}"):
         then = f"sent again at {cell(timer.due_at)}"
     return (
@@ -138,13 +140,24 @@ def _own_work(facts: Facts, command: CommandRecord) -> str:
         return (
             f"Waiting for a worker to run the local {what}, after {timer.failures} failures, at {cell(timer.due_at)}."
         )
+    if command.undoes is not None and (told := _children(facts, command.undoes)):
+        return f"Waiting for the children of step {command.step} to be taken back: {told}."
+    if told := _children(facts, command.seq):
+        return f"Waiting for the children of step {command.step}: {told}."
     if command.is_given_up or f"local_failed: {command.step}" in facts.progress.attention:
         return f"The {what} has no try left."
     return f"Waiting for a worker to run the {what}; `v_activity` says which one does, and how the last try ended."
 
 
+def _children(facts: Facts, seq: int) -> str:
+    rows = [row for row in facts.children if row["seq"] == seq]
+    return "; ".join(f"{row['count']} {row['status']}, such as {row['definition']}/{row['example']}" for row in rows)
+
+
 def _timer(facts: Facts, name: str, timer: Timer) -> str | None:
     kind, _, subject = name.partition(":")
+    if timer.due_at == NEVER:
+        return f"The timer {name} does not fire by itself; `saga-worker saga timer fire` lets it fire."
     due = cell(timer.due_at)
     late = timer.due_at < facts.now
     is_held = "dead_letter" in str(facts.saga["attention"] or "")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from uuid import UUID
 
-from saga_worker import activity_rows, inbox, instances, outbox, timers
+from saga_worker import activity_rows, children, inbox, instances, outbox, timers
 from saga_worker.orchestrator.contract import Advanced, Plan
-from saga_worker.saga.inputs import OF_ACTIVITIES
+from saga_worker.saga.inputs import OF_ACTIVITIES, OF_CHILDREN
 from saga_worker.sql.connection import Connection
 
 TakeSlot = Callable[[Advanced, UUID, str, str], bool]
@@ -39,6 +39,8 @@ class Saver:
             advanced.activities = await activity_rows.save(
                 connection, changes, worker_id=worker_id, take=partial(self._take_slot, advanced)
             )
+        if any(isinstance(effect, OF_CHILDREN) for change in changes for effect in change.effects):
+            advanced.again |= await children.save(connection, changes)
         await inbox.settle(connection, [*(row for change in changes for row in change.rows), *advanced.left])
         if from_timers:
             await _correct_wakes(connection, advanced, owned)

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from saga_worker.saga import upgrade
-from saga_worker.saga.flow import Flow, before_pivots, inner_savepoints, leaves, loops, may_lose
+from saga_worker.saga.children import EachStep, SubsagaStep
+from saga_worker.saga.flow import Flow, before_pivots, inner_savepoints, leaves, loops, may_be_undone, may_lose
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.retry import Undo
+from saga_worker.saga.routing import KeyKind
 from saga_worker.saga.steps import CommandOf, WaitStep
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def problems(saga: Saga[Any]) -> Iterator[str]:
                 yield from _activity(saga, step)
             case WaitStep():
                 yield from _wait(saga, step)
+            case SubsagaStep() | EachStep():
+                yield from _children(saga, step)
             case _:
                 pass
     yield from _missing_undos(saga, saga.flow_root)
@@ -61,7 +65,7 @@ def hints(saga: Saga[Any]) -> Iterator[str]:
 
 
 def _starts(saga: Saga[Any]) -> Iterator[str]:
-    if not saga.starts:
+    if not saga.starts and not saga.parents:
         yield f"{saga.source}: saga {saga.name} has no start; declare one with @{saga.name}.starts_on(…)."
 
 
@@ -139,6 +143,21 @@ def _activity(saga: Saga[Any], step: ActivityStep[Any, Any]) -> Iterator[str]:
         yield (
             f"{step.source}: saga {saga.name}: step {step.id} does not handle its result "
             f"{step.result_model.__name__}; declare a handler with @{step.id}.result."
+        )
+
+
+def _children(saga: Saga[Any], step: SubsagaStep[Any, Any] | EachStep[Any, Any]) -> Iterator[str]:
+    place, child = f"{step.source}: saga {saga.name}: step {step.id}", step.child
+    if step.is_awaited and step.timeout is None and saga.deadline is None and child.deadline is None:
+        yield (
+            f"{place} may last for ever; give it a timeout=…, saga {child.name} a deadline=… or this saga a deadline=…."
+        )
+    if step.key is None and child.key_kind is not KeyKind.TEXT:
+        yield f"{place} starts saga {child.name}, which has {child.key_kind.value} keys; give its key=…."
+    if step.has_undo and child.flow_root.pivots and step.id in may_be_undone(saga.flow_root):
+        yield (
+            f"{place} may have to be taken back, but saga {child.name} has a pivot, past which it goes only forward;"
+            f" make this step the pivot, declare it undo=Undo.NONE, or drop the pivot there."
         )
 
 

@@ -6,7 +6,7 @@ that `decide`, the routes and the operator's views need to know.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from saga_worker.saga.activity import Activity, Bounds, I
 from saga_worker.saga.checks import problems
+from saga_worker.saga.children import C, ChildKey, ChildPolicy, EachStep, SubsagaDecorator
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.flow import Flow, flow_of
 from saga_worker.saga.keys import KeyPath, record_key, record_sequence
@@ -33,7 +34,7 @@ from saga_worker.saga.placed import Outputs, PlacedStep, place
 from saga_worker.saga.queries import A, Query
 from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
-from saga_worker.saga.source import check_handler, checked_name, where, where_called
+from saga_worker.saga.source import check_handler, checked_name, step_name, where, where_called
 from saga_worker.saga.steps import (
     TOO_LATE,
     UNDO_RETRY,
@@ -119,6 +120,7 @@ class Saga(Generic[S]):
         self.sequences: Final[dict[str, str | None]] = {}  # wire type -> pointer to its number, if it is numbered
         self.arms: Final[dict[str, list[Arm]]] = {}
         self.steps: Final[dict[str, AnyStep]] = {}
+        self.parents: Final[list[Saga[Any]]] = []  # those that start it as a child
         self.upgrades: Final[dict[int, Upgrade]] = {}  # by the version that they start from
         self.reads_outputs = False  # some input map takes all outputs
         self.queries: Final[dict[str, Query[S, Any]]] = {}
@@ -134,7 +136,7 @@ class Saga(Generic[S]):
 
     def _refuse_when_checked(self, source: str) -> None:
         if getattr(self, "_is_checked", False):
-            raise DefinitionError(f"{source}: saga {self.name} cannot be changed any more; {TOO_LATE}.")
+            raise DefinitionError(f"{source}: saga {self.name} cannot be changed; {TOO_LATE}.")
 
     @property
     def key_kind(self) -> KeyKind:
@@ -332,6 +334,59 @@ class Saga(Generic[S]):
             return step
 
         return build if work is None else build(work)
+
+    def subsaga(
+        self,
+        child: Saga[C],
+        *,
+        key: ChildKey[C] | None = None,
+        timeout: timedelta | None = None,
+        undo: Undo = Undo.HYBRID,
+        wait: bool = True,
+        name: str | None = None,
+    ) -> SubsagaDecorator[S, C]:
+        """A step that is a saga of its own: the function makes the first state of `child`.
+
+        It starts in this saga's transaction and goes on with the state in which the child completes. When this saga
+        goes back, the child does, too, whether it has completed or not. `key` is the child's key, for events that are
+        meant for it; without one it has the id of the message that starts it. With `wait=False` it goes its own way.
+        """
+        source = where_called()
+        policy = ChildPolicy(
+            timeout=checked_bound(timeout, "timeout", source=source),
+            undo_mode=undo if wait else Undo.NONE,
+            is_awaited=wait,
+        )
+        child.parents.append(self)
+        return SubsagaDecorator(child, key, policy, name, self._add)
+
+    def for_each(
+        self,
+        items: Callable[[S], Iterable[C]],
+        child: Saga[C],
+        *,
+        max_in_flight: int,
+        tolerate: int | None = 0,
+        key: ChildKey[C] | None = None,
+        timeout: timedelta | None = None,
+        undo: Undo = Undo.HYBRID,
+        name: str | None = None,
+    ) -> EachStep[S, C]:
+        """A step with a child for each of `items`, which are their first states: up to `max_in_flight` at a time.
+
+        When more than `tolerate` of them fail (None: however many) this saga compensates: what is in flight and what
+        has completed goes back. The children are rows of their own, so that this saga stays small.
+        """
+        source = where_called()
+        policy = ChildPolicy(
+            timeout=checked_bound(timeout, "timeout", source=source), undo_mode=undo, is_awaited=True
+        )  # fmt: skip
+        step: EachStep[S, C] = EachStep(
+            step_name(items, name), source, items, child, key, policy, max_in_flight=max_in_flight, tolerate=tolerate
+        )
+        child.parents.append(self)
+        self._add(step)
+        return step
 
     def wait(
         self, name: str, *, timeout: timedelta | None = None, on_timeout: OnTimeout = OnTimeout.COMPENSATE

@@ -16,6 +16,8 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 from pydantic import BaseModel
 
+from saga_worker.saga import family
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.commands import Answer, Then, follow
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.inputs import (
@@ -36,6 +38,7 @@ from saga_worker.saga.instance import (
     CommandRecord,
     Fate,
     Instance,
+    Items,
     Mark,
     Progress,
     Recorded,
@@ -44,7 +47,7 @@ from saga_worker.saga.instance import (
     Timer,
 )
 from saga_worker.saga.messages import Event, Message, encode
-from saga_worker.saga.own_work import ActivityStep, Answered, LocalStep
+from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalStep
 from saga_worker.saga.placed import Outputs, PlacedStep, stored_for_call
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
@@ -62,6 +65,7 @@ EVERY: Final = "every"
 SLEEP: Final = "sleep"
 DEADLINE: Final = "deadline"
 LOCAL: Final = "local"  # a local step is to be run
+JOINED: Final = "joined"  # a `for_each` without items is over
 
 # Attention entries are "<reason>: <step, destination or timer>"; `deadline_passed` stands alone.
 NO_ANSWER: Final = "no_answer"
@@ -69,6 +73,7 @@ REJECTED_AFTER_PIVOT: Final = "rejected_after_pivot"
 LOCAL_FAILED: Final = "local_failed"
 WAIT_EXPIRED: Final = "wait_expired"
 ROUNDS_EXHAUSTED: Final = "rounds_exhausted"
+ITEMS_FAILED: Final = "items_failed"  # more than may, past the pivot
 DEADLINE_PASSED: Final = "deadline_passed"
 UNDO_FAILED: Final = "undo_failed"
 UNSETTLED_EXPIRED: Final = "unsettled_expired"
@@ -85,7 +90,7 @@ NOT_OPEN: Final = 0  # in place of the seq of an open step
 AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
 
 _APPLIED: Final = Applied()
-_ANSWERED: Final = (CommandOf, ActivityStep, LocalStep)
+_ANSWERED: Final = (CommandOf, ActivityStep, LocalStep, SubsagaStep, EachStep)
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an escaped NUL, not an escaped backslash before "u0000"
 
 
@@ -113,6 +118,8 @@ class Draft:
         self.rounds: Mapping[str, Round] = progress.rounds
         self.withdrawn = frozenset(progress.withdrawn)
         self.savepoints: Mapping[str, Mark] = progress.savepoints
+        self.items: dict[int, Items] = {} if progress.items is UNSET else progress.items  # never changed in place
+        self.parent = None if progress.parent is UNSET else progress.parent
         self.trace = progress.trace
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
         self.begun: dict[str, datetime] = {} if progress.begun is UNSET else dict(progress.begun)
@@ -197,9 +204,10 @@ class Draft:
         return self.seq
 
     def work(
-        self, step: ActivityStep[Any, Any] | LocalStep[Any], *, undoes: int | None = None, event: Taken | None = None
-    ) -> int:
-        """Commit to running an activity or a local step, with `undoes` what takes it back, with `event` once more."""
+        self, step: ActivityStep[Any, Any] | LocalStep[Any] | Children, *, undoes: int | None = None,
+        event: Taken | None = None,
+    ) -> int:  # fmt: skip
+        """Commit to an activity, a local step or children; `undoes`: what takes it back, `event`: once more with it."""
         self.seq += 1
         if isinstance(step, PlacedStep) and undoes is None:
             self.recorded[self.seq] = self._entry(step, event)
@@ -223,9 +231,12 @@ class Draft:
         else:
             self._start_work(record, step)
 
-    def _start_work(self, record: CommandRecord, step: ActivityStep[Any, Any] | LocalStep[Any]) -> None:
+    def _start_work(self, record: CommandRecord, step: ActivityStep[Any, Any] | LocalStep[Any] | Children) -> None:
         if isinstance(step, LocalStep):
             self.arm(f"{LOCAL}:{record.seq}", timedelta(0))
+            return
+        if isinstance(step, SubsagaStep | EachStep):
+            self._start_children(record, step)
             return
         timeout = step.timeout if record.undoes is None else step.undo_timeout
         forward = record.seq if record.undoes is None else record.undoes
@@ -339,8 +350,20 @@ class Draft:
         begun = self.begun.get(_tries_of(step.id, record.undoes), self.given.now)
         return retry.delay(failures, self.given.jitter, self.given.now - begun)
 
+    def _start_children(self, record: CommandRecord, step: Children) -> None:
+        """Asked for again, a child is what it was: only the time for it begins anew."""
+        if record.undoes is not None:
+            family.take_back(self, record, step)
+            return
+        if step.timeout is not None:
+            self.arm(f"{TIMEOUT}:{record.seq}", step.timeout)
+        if record.attempts == 1:
+            family.start(self, record, step)
+            if isinstance(step, EachStep) and self.items[record.seq].total == 0:
+                self.arm(f"{JOINED}:{record.seq}", timedelta(0))
+
     def give_up(self, record: CommandRecord) -> None:
-        """The activity has no attempt left, and waits for an operator or for the saga to turn back."""
+        """No attempt is left (or a child has no time): it waits for an operator, or for the saga to turn back."""
         if self.commands[record.seq].fate is Fate.SENT:
             self.commands[record.seq] = replace(self.commands[record.seq], is_given_up=True)
 
@@ -399,7 +422,7 @@ class Draft:
             self.commands[record.seq] = replace(record, fate=fate, body=None)
             if record.seq in self.recorded:
                 self._follow_entry(record, fate)
-            for kind in (TIMEOUT, RESEND, WATCH, LOCAL):
+            for kind in (TIMEOUT, RESEND, WATCH, LOCAL, JOINED):
                 self.timers.pop(f"{kind}:{record.seq}", None)
             forward = record.kind is CommandKind.FORWARD
             self.lift(record.step, *((NO_ANSWER, LOCAL_FAILED, UNSETTLED_EXPIRED) if forward else (UNDO_FAILED,)))
@@ -446,7 +469,7 @@ class Draft:
 
     def is_under_way(self, record: CommandRecord) -> bool:
         """Its time-out, its next copy or its next attempt is ahead: it does not wait for an operator."""
-        if isinstance(self.step(record), ActivityStep):
+        if isinstance(self.step(record), ActivityStep | SubsagaStep | EachStep):
             return not record.is_given_up
         return any(f"{kind}:{record.seq}" in self.timers for kind in (TIMEOUT, RESEND, LOCAL))
 
@@ -546,6 +569,8 @@ class Draft:
         if self.saga.flow_root.has_loops and self.status is not Status.FAILED:
             self._list_again()
         now, before = self.given.now, self.instance
+        if self.status.is_final and (self.is_new or not before.status.is_final):
+            family.tell_end(self, self.status)
         move(None if self.is_new else before.status, self.status)
         outcome = outcome or _APPLIED
         progress = Progress(
@@ -553,7 +578,7 @@ class Draft:
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
             savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
-            begun=self.begun or UNSET,
+            begun=self.begun or UNSET, items=self.items or UNSET, parent=self.parent or UNSET,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,

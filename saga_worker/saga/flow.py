@@ -209,6 +209,12 @@ def may_lose(root: Flow[Any]) -> frozenset[str]:
     )
 
 
+def may_be_undone(root: Flow[Any]) -> frozenset[str]:
+    """The steps that a saga may take back: those before every pivot, and those of branches that lose a join."""
+    first, _ = _unpivoted(root.steps)
+    return (first - root.pivots) | may_lose(root)
+
+
 def before_pivots(root: Flow[Any]) -> frozenset[str]:
     """The steps that may run before any pivot and be followed by one: what they do may have to be undone."""
     first, _ = _unpivoted(root.steps)

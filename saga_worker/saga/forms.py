@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeAlias
 
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.source import check_callable, checked_name, where_called
 from saga_worker.saga.steps import CommandOf, EmitStep, S, SavepointStep, SleepStep, Step, WaitStep
 
-STEPS: Final = (CommandOf, ActivityStep, LocalStep, WaitStep, SleepStep, SavepointStep, EmitStep)
+STEPS: Final = (CommandOf, ActivityStep, LocalStep, SubsagaStep, EachStep, WaitStep, SleepStep, SavepointStep, EmitStep)
 MAX_ROUNDS: Final = 10_000
 Join: TypeAlias = Literal["all", "any"] | int
 
@@ -186,6 +187,6 @@ def refuse_pivots(steps: tuple[Step[S], ...], place: str, source: str) -> None:
 def unknown_node(step: Step[Any]) -> DefinitionError:
     """What to say of something that a flow cannot hold."""
     return DefinitionError(
-        f"{type(step).__name__} has no place in a flow; use commands, activities, local steps, waits, sleeps, emits,"
-        " when, choice, parallel, repeat_until and pivot."
+        f"{type(step).__name__} has no place in a flow; use commands, activities, local steps, sub-sagas, for_each,"
+        " waits, sleeps, emits, when, choice, parallel, repeat_until and pivot."
     )

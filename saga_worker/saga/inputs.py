@@ -57,6 +57,40 @@ class ActivityResult(Struct, frozen=True):
     body: bytes
 
 
+class ParentAsked(Struct, frozen=True):
+    """Another saga starts this one as its child, with `body` as its first state, or wants it to be taken back.
+
+    `parent` is the definition of that saga, `id` what the answer names.
+    """
+
+    type: str  # START or TAKE_BACK
+    key: str
+    parent: str
+    id: str
+    body: bytes
+    trace: Trace | None = None
+
+
+class ChildEnded(Struct, frozen=True):
+    """What became of a child: of the step with number `seq`, or of the undo with that number.
+
+    The body is the child's last state if it has completed, else JSON with the reason.
+    """
+
+    seq: int
+    item: int | None  # its number, if it is one of many
+    outcome: str  # COMPLETED | COMPENSATED | FAILED | REFUSED
+    body: bytes
+
+
+START: Final = "start"
+TAKE_BACK: Final = "take_back"
+COMPLETED: Final = "completed"
+COMPENSATED: Final = "compensated"
+FAILED: Final = "failed"
+REFUSED: Final = "refused"
+
+
 class LocalDone(Struct, frozen=True):
     """A local step has run in this very transaction; `state` is the author's model as the step left it."""
 
@@ -82,7 +116,17 @@ ACTIVITY_PARTIAL: Final = "activity_partial"  # it failed for good, and says wha
 ACTIVITY_WAITS: Final = "activity_waits"  # it wants to be entered again with an event
 OUTCOMES: Final = (ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOST, ACTIVITY_PARTIAL, ACTIVITY_WAITS)
 
-Input = EventArrived | ReplyArrived | ActivityResult | LocalDone | LocalFailed | TimerFired | OperatorCommand
+Input = (
+    EventArrived
+    | ReplyArrived
+    | ActivityResult
+    | ParentAsked
+    | ChildEnded
+    | LocalDone
+    | LocalFailed
+    | TimerFired
+    | OperatorCommand
+)
 
 
 class Given(Struct, frozen=True):
@@ -140,9 +184,54 @@ class CancelActivity(Struct, frozen=True):
     seq: int
 
 
+class StartChildren(Struct, frozen=True):
+    """Note these children (key, or None, and first state of each), and start the first `started` of them.
+
+    `is_many`: they are numbered items, else it is the only one. Without `is_awaited` nobody waits for them.
+    """
+
+    seq: int
+    step: str
+    definition: str
+    children: tuple[tuple[str | None, bytes], ...]
+    started: int
+    is_many: bool
+    is_awaited: bool = True
+
+
+class MoreChildren(Struct, frozen=True):
+    """Start these items of the step with number `seq`."""
+
+    seq: int
+    first: int
+    count: int
+
+
+class UndoChildren(Struct, frozen=True):
+    """Ask these children of the step with number `seq` to go back; they answer to `undo`."""
+
+    seq: int
+    undo: int
+    first: int
+    count: int
+    is_many: bool
+
+
+class TellParent(Struct, frozen=True):
+    """Answer to the saga that has asked: `id` names what it asked."""
+
+    definition: str
+    id: str
+    outcome: str
+    body: bytes
+
+
 MESSAGES: Final = (SendCommand, PublishEvent)  # the effects that go through the outbox
 OF_ACTIVITIES: Final = (RunActivity, CancelActivity)
-Effect = SendCommand | PublishEvent | RunActivity | CancelActivity
+OF_CHILDREN: Final = (StartChildren, MoreChildren, UndoChildren, TellParent)
+Effect = (
+    SendCommand | PublishEvent | RunActivity | CancelActivity | StartChildren | MoreChildren | UndoChildren | TellParent
+)
 
 
 class Applied(Struct, frozen=True):

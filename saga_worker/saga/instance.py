@@ -65,6 +65,11 @@ class Timer(Struct, frozen=True, array_like=True):
     failures: int = 0  # how often its handler raised in a row
     deaths: int = 0  # of workers that had it in hand: after the first it runs alone, and only then more are counted
 
+    @property
+    def has_killed(self) -> bool:
+        """Whether it fires no more by itself because workers died of it."""
+        return self.due_at == NEVER and self.deaths > 0
+
 
 class Round(Struct, frozen=True, array_like=True):
     """Where a loop is: the number of the round, from 1, and the last message number before it began."""
@@ -78,6 +83,30 @@ class Mark(Struct, frozen=True, array_like=True):
 
     seq: int
     used: int = 0
+
+
+class Parent(Struct, frozen=True, array_like=True):
+    """Who has started this saga as a child, and what it waits for: the ids to answer to."""
+
+    definition: str
+    id: str  # of the message that started it
+    asked: str | None = None  # of the one that wants it to be taken back
+
+
+class Items(Struct, frozen=True, array_like=True):
+    """How far the children of one `for_each` are: those that were started, and of them those that have ended.
+
+    With `undo`, the number of the undo, also how many were asked to go back and have answered.
+    """
+
+    total: int
+    started: int
+    done: int = 0
+    failed: int = 0
+    undo: int = 0
+    asked: int = 0
+    undone: int = 0
+    refused: int = 0
 
 
 class Taken(Struct, frozen=True):
@@ -119,9 +148,11 @@ class Progress(Struct, frozen=True):
     rounds: dict[str, Round] = field(default_factory=dict)  # of loops that are past their first
     withdrawn: tuple[int, ...] = ()  # commands that are taken back while the saga goes on
     savepoints: dict[str, Mark] = field(default_factory=dict)  # those that were passed
-    trace: Trace | UnsetType = UNSET  # not written without one
-    # By seq, as long as somebody may ask for it. Not even a name in the row of a saga without such activities.
-    recorded: dict[int, Recorded] | UnsetType = UNSET
+    # Not even names in the row of a saga that has none of these.
+    recorded: dict[int, Recorded] | UnsetType = UNSET  # by seq, as long as somebody may ask for it
+    items: dict[int, Items] | UnsetType = UNSET  # seq of a `for_each` -> its children
+    parent: Parent | UnsetType = UNSET
+    trace: Trace | UnsetType = UNSET
     # When the first try began of what is retried for some time only: "step:<id>", and "undo:<seq>" of what is undone.
     begun: dict[str, datetime] | UnsetType = UNSET
 

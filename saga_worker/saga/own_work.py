@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias, Type
 
 from pydantic import BaseModel
 
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.retry import Retry, Undo, Verdict
 from saga_worker.saga.source import check_coroutine, check_handler, returned_class, step_name, where
@@ -191,11 +192,14 @@ class ActivityDecorator(Generic[S]):
         return step
 
 
-Answered: TypeAlias = CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any]  # steps with a fate
+Children: TypeAlias = SubsagaStep[Any, Any] | EachStep[Any, Any]
+Answered: TypeAlias = CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any] | Children  # steps with a fate
 AnyStep: TypeAlias = (
     CommandOf[Any, Any]
     | ActivityStep[Any, Any]
     | LocalStep[Any]
+    | SubsagaStep[Any, Any]
+    | EachStep[Any, Any]
     | WaitStep[Any]
     | SleepStep[Any]
     | SavepointStep[Any]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.definition import Entry, Saga
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.instance import Instance
@@ -76,6 +77,9 @@ class Registry:
     def _add(self, saga: Saga[Any]) -> None:
         saga.check()
         other = self._sagas.setdefault((saga.name, saga.version), saga)
+        for step in saga.steps.values():
+            if isinstance(step, SubsagaStep | EachStep) and (step.child.name, step.child.version) not in self._sagas:
+                self._add(step.child)
         if other is not saga:
             raise DefinitionError(
                 f"{saga.source}: saga {saga.name} version {saga.version} is defined at {other.source} already; "

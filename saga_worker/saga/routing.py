@@ -74,6 +74,20 @@ def command_id(ref: UUID, seq: int) -> str:
     return f"{urlsafe_b64encode(ref.bytes)[:22].decode('ascii')}.{seq}"
 
 
+def child_message_id(ref: UUID, seq: int, item: int | None) -> str:
+    """The id of what a saga tells a child of its step `seq`; also the key of a child that was given none."""
+    return command_id(ref, seq) if item is None else f"{command_id(ref, seq)}.{item}"
+
+
+def parse_child_message_id(text: str) -> tuple[UUID, int, int | None] | None:
+    """What `child_message_id` was given; None for every other text."""
+    if (plain := parse_command_id(text)) is not None:
+        return *plain, None
+    head, _, item = text.rpartition(".")
+    numbered = parse_command_id(head)
+    return (*numbered, int(item)) if numbered is not None and item.isdecimal() else None
+
+
 def reply_queue(namespace: str, ref: UUID, partitions: int) -> str:
     """Where answers to this saga go: always to the same partition of the inbox."""
     return f"{namespace}.inbox" if partitions == 1 else f"{namespace}.inbox.{ref.int % partitions}"

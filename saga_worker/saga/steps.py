@@ -41,7 +41,7 @@ X1 = TypeVar("X1", bound=Message)
 B = TypeVar("B", timedelta, timedelta | None)
 
 UNDO_RETRY: Final = Retry.exponential(5)
-TOO_LATE: Final = "its saga was checked and may run: declare everything before, and what changes as a new version"
+TOO_LATE: Final = "sagas may run by it since it was checked: declare everything before, and changes as a new version"
 
 
 class Step(Generic[S]):
@@ -53,7 +53,7 @@ class Step(Generic[S]):
 
         def __setattr__(self, name: str, value: object) -> None:
             if self.is_frozen:
-                raise DefinitionError(f"{where_called()}: step {self.id} cannot be changed any more; {TOO_LATE}.")
+                raise DefinitionError(f"{where_called()}: step {self.id} cannot be changed; {TOO_LATE}.")
             super().__setattr__(name, value)
 
     def _state(self, state: S) -> S:

@@ -52,6 +52,8 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], str]] = {
     (Status.WAITING, Status.COMPENSATED): "a verdict, time-out, deadline or operator, with nothing to undo",
     (Status.COMPENSATING, Status.COMPENSATING): "an undo is answered, fails or is sent again",
     (Status.COMPENSATING, Status.COMPENSATED): "the last undo is done",
+    (Status.COMPLETED, Status.COMPENSATING): "its parent takes it back, with effects to undo",
+    (Status.COMPLETED, Status.COMPENSATED): "its parent takes it back, with nothing to undo",
     (Status.COMPLETED, Status.COMPLETED): "a late answer, recorded or undone",
     (Status.COMPENSATED, Status.COMPENSATED): "a late answer, recorded or undone",
     (Status.FAILED, Status.FAILED): "a late answer, recorded or undone",

@@ -9,6 +9,7 @@ SELECT (SELECT count(*) FROM saga_worker.inbox WHERE state = 0) AS ready,
        (SELECT count(*) FROM saga_worker.outbox) AS outbox,
        (SELECT count(*) FROM saga_worker.outbox WHERE last_error IS NOT NULL) AS outbox_failing,
        (SELECT count(*) FROM saga_worker.saga WHERE attention IS NOT NULL) AS attention,
+       (SELECT coalesce(sum(unsettled), 0) FROM saga_worker.saga WHERE unsettled > 0) AS unsettled,
        (SELECT count(*) FROM saga_worker.saga s
         WHERE s.finished_at IS NULL AND s.status <> 6 AND s.attention IS NULL
           AND NOT EXISTS (SELECT FROM saga_worker.wake w WHERE w.ref = s.ref)

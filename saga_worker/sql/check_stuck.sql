@@ -1,5 +1,5 @@
 -- I8: an open saga has a reason to move: a ready row, a held row (its reason says what must be lifted), an unconfirmed
--- message, an activity that is run or will be, an armed timer that will be looked at, or its name on the attention
+-- message, an activity that is run or will be, a child that has not ended or has something to read, an armed timer that will be looked at, or its name on the attention
 -- list. A paused one waits for its operator.
 -- An armed timer counts only if the wake row that fires it exists and is not later than the timer, give or take the
 -- minute by which a timer that may not fire yet is put off.
@@ -29,6 +29,11 @@ WITH open_saga AS (
   WHERE NOT coalesce(w.due_at <= greatest(e.due_at, clock_timestamp()) + interval '1 minute', false)
     AND NOT EXISTS (SELECT FROM saga_worker.outbox x WHERE x.ref = o.ref)
     AND NOT EXISTS (SELECT FROM saga_worker.activity a WHERE a.ref = o.ref AND a.state IN (0, 1))
+    AND NOT EXISTS (
+      SELECT FROM saga_worker.child c JOIN saga_worker.saga s ON s.ref = c.ref
+      WHERE c.parent = o.ref AND s.status NOT IN (3, 4, 5))
+    AND NOT EXISTS (
+      SELECT FROM saga_worker.child c JOIN saga_worker.inbox i ON i.ref = c.ref WHERE c.parent = o.ref AND i.state = 0)
     AND NOT EXISTS (SELECT FROM saga_worker.inbox i WHERE i.ref = o.ref AND i.state = 0)
     AND NOT EXISTS (SELECT FROM saga_worker.inbox i WHERE i.ref = o.ref AND i.state IN (2, 5) AND i.state = 2)
   UNION ALL

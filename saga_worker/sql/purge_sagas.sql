@@ -1,6 +1,7 @@
 -- A new statement after the locks. A saga with a message still to send, or with any inbox row that is not settled,
 -- stays. Its ref stays as a tombstone: a later replay of one of its rows is refused. Indexes: saga_pkey, outbox_pkey,
--- inbox_ready, inbox_parked, inbox_held, journal_pkey, activity_pkey.
+-- inbox_ready, inbox_parked, inbox_held, journal_pkey, activity_pkey,
+-- child_pkey.
 WITH leaving AS MATERIALIZED (
   SELECT s.saga_id, s.ref
   FROM saga_worker.saga AS s
@@ -14,6 +15,8 @@ WITH leaving AS MATERIALIZED (
   DELETE FROM saga_worker.journal AS j USING leaving WHERE j.saga_id = leaving.saga_id
 ), activities AS (
   DELETE FROM saga_worker.activity AS a USING leaving WHERE a.ref = leaving.ref
+), children AS (
+  DELETE FROM saga_worker.child AS c USING leaving WHERE c.parent = leaving.ref
 ), wakes AS (
   DELETE FROM saga_worker.wake AS w USING leaving WHERE w.ref = leaving.ref
 ), tombstones AS (

@@ -220,6 +220,21 @@ activity: Final = Table(
     Index("activity_worker", "worker_id", postgresql_where=text("state = 1")),
 )
 
+child: Final = Table(
+    "child",
+    tables,
+    Column("parent", Uuid, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("item", Integer, nullable=False),
+    Column("ref", Uuid, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("body", LargeBinary),
+    PrimaryKeyConstraint("parent", "seq", "item", name="child_pkey"),
+    CheckConstraint("seq >= 1 AND item >= 0", name="child_counts"),
+    Index("child_ref", "ref"),
+)
+
 journal: Final = Table(
     "journal",
     tables,

@@ -18,7 +18,7 @@ from saga_worker.saga.decide.timer import is_local
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits, due_local, fold, fold_local
 from saga_worker.saga.fold.backlog import sequence
-from saga_worker.saga.inputs import Effect, Given, LocalDone, LocalFailed, SendCommand
+from saga_worker.saga.inputs import MESSAGES, Effect, Given, LocalDone, LocalFailed, SendCommand, TellParent
 from saga_worker.saga.instance import Instance, dump_progress, load_progress
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.routing import ref_of
@@ -63,10 +63,11 @@ class OneSaga:
     # -- what comes in --------------------------------------------------------------------------------------------
 
     def store(
-        self, role: Role, type_: str, body: bytes, *, message_id: str, correlation_id: str | None = None
-    ) -> InboxRow | None:
+        self, role: Role, type_: str, body: bytes, *, message_id: str, correlation_id: str | None = None,
+        source: str | None = None,
+    ) -> InboxRow | None:  # fmt: skip
         """A new ready row; None when a message of this id was stored before."""
-        source = "operator" if role is Role.OPERATOR else "test"
+        source = source or ("operator" if role is Role.OPERATOR else "test")
         dedup = uuid5(SAGA_ID, f"{self.saga.name}/{source}/{message_id}")
         if any(row.dedup == dedup for row in self.rows.values()):
             return None
@@ -205,9 +206,9 @@ class OneSaga:
         assert len({seen.id for seen in change.rows}) == len(change.rows), "a row is named twice"
         self.journal += change.journal
         self.effects += change.effects
-        self.made_by = {effect.seq: saga for effect in change.effects} | self.made_by
+        self.made_by = {e.seq: saga for e in change.effects if not isinstance(e, TellParent)} | self.made_by
         if not self.relay_runs:
-            self.unsent |= {effect.seq for effect in change.effects}
+            self.unsent |= {effect.seq for effect in change.effects if isinstance(effect, MESSAGES)}
 
     def _settle(self, seen: RowChange) -> None:
         row = self.rows[seen.id]

@@ -15,20 +15,27 @@ from pydantic_core import from_json, to_json
 
 from saga_worker.saga.activity import WaitFor
 from saga_worker.saga.asking import answer
+from saga_worker.saga.children import ChildStep
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits
+from saga_worker.saga.fold.backlog import SAGA_SOURCE
 from saga_worker.saga.inputs import (
     ACTIVITY_DONE,
     ACTIVITY_FAILED,
     ACTIVITY_LOST,
     ACTIVITY_PARTIAL,
     ACTIVITY_WAITS,
+    COMPENSATED,
+    COMPLETED,
+    TAKE_BACK,
     LocalDone,
     LocalFailed,
     PublishEvent,
     RunActivity,
     SendCommand,
+    TellParent,
 )
+from saga_worker.saga.inputs import START as CHILD_START
 from saga_worker.saga.instance import Fate
 from saga_worker.saga.messages import (
     Command,
@@ -45,9 +52,10 @@ from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.queries import A, Query
 from saga_worker.saga.retry import Verdict
-from saga_worker.saga.routing import canonical_key, command_id
+from saga_worker.saga.routing import canonical_key, child_message_id, command_id
 from saga_worker.saga.rows import InboxRow, Role, RowState
-from saga_worker.saga.steps import CommandOf, EmitStep, SavepointStep, SleepStep, WaitStep
+from saga_worker.saga.steps import CommandOf, EmitStep, WaitStep
+from saga_worker.testing.children import PARENT, Child, children_asked_back, children_started
 from saga_worker.testing.one_saga import OneSaga
 
 S = TypeVar("S", bound=BaseModel)
@@ -85,6 +93,9 @@ class SagaTest(Generic[S]):
         self._story: list[str] = []
         self._expected: dict[type[Message], int] = {Command: 0, Event: 0}  # how many of each kind were expected
         self._activities_expected = 0
+        self._children_expected = 0
+        self._child_undos_expected = 0
+        self._children_back: set[str] = set()
         self._last: tuple[Role, str, bytes, str | None] | None = None
         self._outcome = "nothing happened yet"
 
@@ -167,6 +178,42 @@ class SagaTest(Generic[S]):
         """The local step whose turn it is raises, and what it did is rolled back."""
         return self._run_local(LocalFailed(*self._local_turn(), error, is_terminal=terminal), f"raised {error}")
 
+    def begin(self, state: S, *, key: str = "child", parent: str = "parent") -> Self:
+        """Another saga starts this one as its child, with this first state."""
+        self._one = OneSaga(self.saga, key, limits=self._limits)
+        body = state.model_dump_json(by_alias=False).encode()
+        source = f"{SAGA_SOURCE}{parent}"
+        return self._deliver(Role.CHILD, CHILD_START, body, f"starts as a child: {state!r}", source=source,
+                             message_id=child_message_id(PARENT, 1, None))  # fmt: skip
+
+    def take_back(self) -> Self:
+        """The parent of this saga goes back, and wants it to do so, too."""
+        return self._deliver(Role.CHILD, TAKE_BACK, b"{}", "its parent takes it back", source=f"{SAGA_SOURCE}parent",
+                             message_id=child_message_id(PARENT, 2 + len(self.told), None))  # fmt: skip
+
+    def child_completes(
+        self, state: BaseModel, *, of: ChildStep[S, Any] | None = None, item: int | None = None
+    ) -> Self:
+        """The last child that was started (or this one) completes, and `state` is what its state is then."""
+        child = self._child(of, item)
+        return self._child_ends(child, COMPLETED, state.model_dump_json(by_alias=False).encode(), repr(state))
+
+    def child_fails(
+        self, reason: str = "it failed", *, status: str = COMPENSATED, of: ChildStep[S, Any] | None = None,
+        item: int | None = None,
+    ) -> Self:  # fmt: skip
+        """The last child that was started (or this one) is taken back by itself, or ends as `failed` or `refused`."""
+        return self._child_ends(self._child(of, item), status, to_json({"reason": reason}), f"{status}: {reason}")
+
+    def child_is_back(self, *, of: ChildStep[S, Any] | None = None, item: int | None = None) -> Self:
+        """A child that was asked to go back is compensated; without `item` the first that has not answered."""
+        asked = [c for c in children_asked_back(self.one) if of is None or c.step == of.id]
+        left = [c for c in asked if c.message_id not in self._children_back and item in (None, c.item)]
+        if not left:
+            self._fail("no child was asked to go back that has not answered")
+        self._children_back.add(left[0].message_id)
+        return self._child_ends(left[0], COMPENSATED, to_json({"reason": "taken back"}), "taken back")
+
     def again(self) -> Self:
         """The last message arrives once more, as a new message with the same content."""
         if self._last is None:
@@ -247,6 +294,16 @@ class SagaTest(Generic[S]):
         """Every published event, in order."""
         return [self._model(effect) for effect in self.one.effects if isinstance(effect, PublishEvent)]
 
+    @property
+    def told(self) -> list[str]:
+        """What the parent of this saga was told, in order: `completed`, `compensated`, `failed`, `refused`."""
+        return [effect.outcome for effect in self.one.effects if isinstance(effect, TellParent)]
+
+    @property
+    def children(self) -> list[Child]:
+        """The children that were started, in order."""
+        return children_started(self.one)
+
     # -- what is expected -----------------------------------------------------------------------------------------
 
     def expect(self, message: Message | type[Message]) -> Self:
@@ -291,6 +348,26 @@ class SagaTest(Generic[S]):
             self._fail(f"expected the turn of {step.id}, but it is that of {record.step}")
         return self
 
+    def expect_child(self, step: ChildStep[S, Any], *states: BaseModel) -> Self:
+        """The next children that were started and not expected yet are of this step, and begin with these states."""
+        count = max(1, len(states))
+        found = self.children[self._children_expected :][:count]
+        if [child.step for child in found] != [step.id] * count:
+            self._fail(f"expected {count} of {step.id} to start next, but it is {[child.step for child in found]}")
+        begun = [step.child.state_model.model_validate_json(child.body, by_name=True) for child in found]
+        if states and begun != list(states):
+            self._fail(f"expected {list(states)} to start, but it is {begun}")
+        self._children_expected += count
+        return self
+
+    def expect_child_undo(self, step: ChildStep[S, Any], count: int = 1) -> Self:
+        """The next children that were asked to go back, `count` of them, are of this step."""
+        found = children_asked_back(self.one)[self._child_undos_expected :][:count]
+        if [child.step for child in found] != [step.id] * count:
+            self._fail(f"expected {count} of {step.id} to be asked back, but it is {[child.step for child in found]}")
+        self._child_undos_expected += count
+        return self
+
     def expect_nothing(self) -> Self:
         """Everything that went out was expected."""
         left = [*self._unexpected(Command), *self._unexpected(Event)]
@@ -298,6 +375,10 @@ class SagaTest(Generic[S]):
             self._fail(f"expected nothing more to go out, but there is {', '.join(map(repr, left))}")
         if activities := self._activities()[self._activities_expected :]:
             self._fail(f"expected nothing more to run, but there is {', '.join(a.step for a in activities)}")
+        if children := self.children[self._children_expected :]:
+            self._fail(f"expected no more children to start, but there is {', '.join(c.step for c in children)}")
+        if asked := children_asked_back(self.one)[self._child_undos_expected :]:
+            self._fail(f"expected no more children to be asked back, but there is {', '.join(c.step for c in asked)}")
         return self
 
     def expect_status(self, status: str, *, reason: str | None = None) -> Self:
@@ -327,6 +408,16 @@ class SagaTest(Generic[S]):
         correlation_id = command_id(self.one.ref, sent.seq)
         said = f"{message!r} to {sent.type}"
         return self._deliver(Role.REPLY, message.wire_type, encode(message), said, correlation_id=correlation_id)
+
+    def _child(self, of: ChildStep[S, Any] | None, item: int | None) -> Child:
+        wanted = [c for c in self.children if (of is None or c.step == of.id) and item in (None, c.item)]
+        if not wanted:
+            self._fail("no such child was started")
+        return wanted[-1]
+
+    def _child_ends(self, child: Child, outcome: str, body: bytes, said: str) -> Self:
+        return self._deliver(Role.CHILD, outcome, body, f"child of {child.step}: {said}", message_id=child.message_id,
+                             source=f"{SAGA_SOURCE}{child.definition}")  # fmt: skip
 
     def _activities(self) -> list[RunActivity]:
         return [effect for effect in self.one.effects if isinstance(effect, RunActivity)]
@@ -382,10 +473,15 @@ class SagaTest(Generic[S]):
         self._note(f"the local step {said}")
         return self
 
-    def _deliver(self, role: Role, type_: str, body: bytes, said: str, *, correlation_id: str | None = None) -> Self:
+    def _deliver(
+        self, role: Role, type_: str, body: bytes, said: str, *, correlation_id: str | None = None,
+        message_id: str | None = None, source: str | None = None,
+    ) -> Self:  # fmt: skip
         self._last = (role, type_, body, correlation_id)
-        message_id = f"message-{len(self.one.rows) + 1}"
-        row = self.one.store(role, type_, body, message_id=message_id, correlation_id=correlation_id)
+        message_id = message_id or f"message-{len(self.one.rows) + 1}"
+        row = self.one.store(
+            role, type_, body, message_id=message_id, correlation_id=correlation_id, source=source
+        )  # fmt: skip
         assert row is not None
         self.one.drain()
         self._outcome = self._what_became_of(self.one.rows[row.id])
@@ -423,7 +519,7 @@ class SagaTest(Generic[S]):
                 model = step.event_model
             case WaitStep():
                 model = step.reminder.model if step.reminder is not None else None
-            case ActivityStep() | LocalStep() | SleepStep() | SavepointStep():
+            case _:
                 model = None
         assert model is not None
         return decode(effect.body, model, effect.type)

@@ -16,7 +16,7 @@ from saga_worker.sql import statements
 from saga_worker.sql.connection import Connection, Database
 from saga_worker.sql.migrate import upgrade
 
-LARGE = frozenset({"saga", "inbox", "wake", "outbox", "journal", "tombstone", "activity"})
+LARGE = frozenset({"saga", "inbox", "wake", "outbox", "journal", "tombstone", "activity", "child"})
 
 # Statement -> the indexes it has to use. No large table may be read whole, by a scan or through an index.
 HOT = {
@@ -37,7 +37,9 @@ HOT = {
     "hold_absent": {"inbox_ready"},
     "free_absent": {"inbox_absent", "saga_ref_key"},
     "retain_inbox": {"inbox_pkey"},
-    "lock_old_sagas": {"saga_finished_at"},
+    "lock_old_sagas": {"saga_finished_at", "child_ref"},
+    "child_insert": set(),
+    "child_read": {"child_pkey"},
     "purge_sagas": {
         "saga_pkey",
         "outbox_pkey",
@@ -47,6 +49,7 @@ HOT = {
         "journal_pkey",
         "wake_pkey",
         "activity_pkey",
+        "child_pkey",
     },
     "activity_begin": set(),
     "activity_insert": {"activity_pkey"},
@@ -121,6 +124,9 @@ INSERT INTO saga_worker.tombstone SELECT gen_random_uuid(), now() - n * interval
 FROM generate_series(1, 20000) AS n;
 INSERT INTO saga_worker.activity
 SELECT ref, 1, 1, NULL, 'checkout', 1, n::text, 'price', n % 2, 1, 1, false, 1, now(), now(), 10, NULL, '{}'
+FROM (SELECT ref, row_number() OVER () AS n FROM saga_worker.saga) AS s;
+INSERT INTO saga_worker.child
+SELECT ref, 1, 0, gen_random_uuid(), 'booking', n::text, NULL
 FROM (SELECT ref, row_number() OVER () AS n FROM saga_worker.saga) AS s;
 INSERT INTO saga_worker.worker (lease_until, definitions, host, pid)
 SELECT now(), '{checkout/1}', 'host', n FROM generate_series(1, 5) AS n;

@@ -151,9 +151,7 @@ def test_what_was_checked_cannot_be_changed(change: str) -> None:
     whole = Whole()
     whole.saga.check()
 
-    with pytest.raises(
-        DefinitionError, match=rf"{__file__}:\d+: .*(cannot be changed any more|declare its undo before)"
-    ):
+    with pytest.raises(DefinitionError, match=rf"{__file__}:\d+: .*(cannot be changed;|declare its undo before)"):
         CHANGES[change](whole)
     assert list(whole.saga.steps) == ["hold", "ask", "note", "work", "wait"]
     whole.saga.check()

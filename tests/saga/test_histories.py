@@ -130,6 +130,21 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class Timer:
+    """An operator moves one of the armed timers, perhaps one that was armed anew since."""
+
+    command: str
+    which: int
+    is_old: bool
+
+    def __call__(self, world: World) -> None:
+        armed = sorted(world.instance.progress.timers.items()) if world.instance is not None else []
+        if armed:
+            name, timer = armed[self.which % len(armed)]
+            world.move_timer(self.command, name, timer.epoch - self.is_old)
+
+
+@dataclass(frozen=True)
 class Broken:
     """A maker raises from now on, or (None) all of them work again."""
 
@@ -199,6 +214,7 @@ FAULTS = st.one_of(
         Operator, st.sampled_from(["retry", "retry", "recheck", "undeliverable", "delivered", "replay", "discard"])
     ),
     st.builds(Operator, st.sampled_from(CONTROL), st.sampled_from(["a", "b", "c"])),
+    st.builds(Timer, st.sampled_from(["fire", "move", "cancel"]), st.integers(0, 4), st.booleans()),
     st.builds(Broken, st.sampled_from([None, None, "undo_a", "undo_b", "undo_c", "b", "p", "told", "remind", "fixed"])),
     st.builds(Relay, st.booleans()),
     st.builds(RepliesIn, st.booleans()),

@@ -29,9 +29,11 @@ def test_an_illegal_change_is_refused_and_names_both_ends(pair: tuple[Status | N
     assert (refused.value.current, refused.value.target) == (current.label if current else "absent", target.label)
 
 
-def test_a_final_status_is_never_left() -> None:
-    """features: 117"""
-    assert {target for current, target in TRANSITIONS if current in FINAL and target is not current} == set()
+def test_a_final_status_is_left_by_completed_children_only_whose_parent_goes_back() -> None:
+    """features: 117, L6"""
+    left = {(current, target) for current, target in TRANSITIONS if current in FINAL and target is not current}
+
+    assert left == {(Status.COMPLETED, Status.COMPENSATING), (Status.COMPLETED, Status.COMPENSATED)}
 
 
 def test_every_status_can_be_reached_and_every_open_one_can_end() -> None:

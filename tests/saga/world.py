@@ -18,8 +18,8 @@ from saga_worker import Retry, Saga, days, seconds
 from saga_worker.saga.changes import JournalRow, SagaChange
 from saga_worker.saga.draft import AFRESH
 from saga_worker.saga.fold import NOT_NOW, Limits
-from saga_worker.saga.inputs import PublishEvent, SendCommand
-from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance
+from saga_worker.saga.inputs import MESSAGES, PublishEvent, SendCommand
+from saga_worker.saga.instance import NEVER, CommandKind, CommandRecord, Fate, Instance
 from saga_worker.saga.messages import Message, encode
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.routing import command_id
@@ -69,6 +69,11 @@ class World(OneSaga):
         body = b'{"destination": "p", "why": "because", "step": "%s"}' % step.encode()
         self.store(Role.OPERATOR, command, body, message_id=f"operator-{self.messages}")
 
+    def move_timer(self, what: str, name: str, epoch: int) -> None:
+        self.messages += 1
+        body = b'{"timer": "%s:%d", "after_seconds": 3600}' % (name.encode(), epoch)
+        self.store(Role.OPERATOR, f"timer_{what}", body, message_id=f"operator-{self.messages}")
+
     def suspect(self, row: InboxRow, crashes: int) -> None:
         """A worker died while it had this row in hand."""
         self.rows[row.id] = replace(row, suspect=True, crashes=crashes)
@@ -96,7 +101,9 @@ class World(OneSaga):
         for entry in self.journal[known:]:
             self._check_input(entry, unsent)
         if self.instance is not None:
-            assert [e.seq for e in self.effects[sent:]] == [s for e in self.journal[known:] for s in e.sent]
+            assert [e.seq for e in self.effects[sent:] if isinstance(e, MESSAGES)] == [
+                s for e in self.journal[known:] for s in e.sent
+            ]
             for entry in self.journal[known:]:
                 self._check_direction(self.instance, entry)
             if len(self.journal) == known + 1:
@@ -386,6 +393,9 @@ class World(OneSaga):
                     self.message(Role.REPLY, Yes(), seq=record.seq)
             for command in ("resume", "delivered", "retry"):
                 self.operator(command)
+            for name, timer in progress.timers.items():
+                if timer.due_at == NEVER:
+                    self.move_timer("fire", name, timer.epoch)
             if any(seq is None for seq in progress.active.values()):
                 self.message(Role.EVENT, Begun())
                 self.message(Role.EVENT, Signal())

@@ -17,6 +17,7 @@ from saga_worker.admin.gauges import Gauges
 from saga_worker.admin.health import HealthServer, application
 from saga_worker.saga.errors import ConfigurationError
 from saga_worker.saga.rows import RowState
+from saga_worker.saga.transitions import Status
 from saga_worker.sql.connection import Database
 from saga_worker.telemetry import Metrics
 from saga_worker.testing import eventually
@@ -107,10 +108,13 @@ async def test_stopping_what_never_started_is_nothing() -> None:
 
 
 async def test_the_gauges_are_those_of_the_database(database_url: str) -> None:
+    """features: L1"""
     connection = await asyncpg.connect(database_url)
     await add_saga(connection, "stuck", progress())
     await add_saga(connection, "waiting", progress(timers={"deadline": soon()}))
     await add_saga(connection, "asking", progress(), attention="no_answer: charge")
+    await add_saga(connection, "unknown", progress(), status=Status.COMPENSATED, unsettled=2)
+    await add_saga(connection, "late", progress(), status=Status.COMPLETED, unsettled=1)
     await add_row(connection, message_id="old", key="4711", received=timedelta(minutes=5))
     await add_row(connection, message_id="dead", key="4712", state=RowState.DEAD, reason="handler_error")
     await connection.close()
@@ -124,6 +128,7 @@ async def test_the_gauges_are_those_of_the_database(database_url: str) -> None:
     assert 300 <= (registry.get_sample_value("saga_worker_inbox_oldest_ready_seconds") or 0) < 400
     assert registry.get_sample_value("saga_worker_sagas_attention") == 1
     assert registry.get_sample_value("saga_worker_sagas_stuck") == 1
+    assert registry.get_sample_value("saga_worker_commands_unsettled") == 3
 
 
 async def test_gauges_are_read_as_soon_as_the_database_is_there(database_url: str) -> None:

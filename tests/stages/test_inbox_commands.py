@@ -205,3 +205,34 @@ def test_a_row_without_saga_is_routed_by_the_routes_of_now(run: Run, database: s
         (definition, "4711", ref_of(definition, "4711")) for definition in ("billing", "checkout")
     ]
     assert "no definition takes its type" in ran.err
+
+
+def test_dead_letters_are_discarded_for_good_and_their_sagas_looked_at_again(run: Run, database: str) -> None:
+    on(database, _messages)
+    (row_id,) = (row["id"] for row in fetch(database, "SELECT id FROM saga_worker.inbox WHERE message_id = 'm2'"))
+
+    unexplained = run("inbox", "discard", str(row_id))
+    dry = run("inbox", "discard", "--reason", "handler_error", "--dry-run", "--why", "by hand", "--json")
+    first = run("inbox", "discard", str(row_id), "--why", "by hand", "--actor", "ann", "--json")
+    second = run("inbox", "discard", str(row_id), "--why", "by hand", "--json")
+
+    assert unexplained.code == 2
+    assert dry.documents == [{"would_discard": 1}]
+    assert (first.code, first.documents) == (0, [{"discarded": 1, "not_dead": 0}])
+    assert (second.code, second.documents) == (1, [{"discarded": 0, "not_dead": 1}])
+    assert _states(database)["m2"] == RowState.IGNORED
+    (recheck,) = fetch(database, "SELECT type, ref FROM saga_worker.inbox WHERE role = 2")
+    (gone,) = fetch(database, "SELECT reason, ref FROM saga_worker.inbox WHERE id = $1", row_id)
+    assert (recheck["type"], recheck["ref"], gone["reason"]) == ("recheck", gone["ref"], "discarded")
+    assert audit(database) == [{"actor": "ann", "action": "discard", "target": f"inbox/{row_id}", "reason": "by hand"}]
+
+
+def test_discarding_by_filter_asks_first(run: Run, database: str) -> None:
+    on(database, _messages)
+
+    asked = run("inbox", "discard", "--all", "--why", "a test system")
+    done = run("inbox", "discard", "--all", "--yes", "--why", "a test system", "--json")
+
+    assert asked.code == 2 and "say --yes to discard them" in asked.err
+    assert done.documents[0]["discarded"] > 0
+    assert RowState.DEAD not in _states(database).values()

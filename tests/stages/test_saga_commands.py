@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -44,6 +45,31 @@ def test_sagas_are_listed_by_filter(run: Run, database: str, filters: list[str],
 
     assert ran.code == 0
     assert {document["key"] for document in ran.documents} == keys
+
+
+def test_sagas_are_listed_page_by_page(run: Run, database: str) -> None:
+    """features: 166"""
+
+    async def five(connection: asyncpg.Connection) -> None:
+        for key in "abcde":
+            await add_saga(connection, key, progress())
+
+    on(database, five)
+    execute(database, "UPDATE saga_worker.saga SET updated_at = now() WHERE key IN ('b', 'c', 'd')")  # at one time
+    listed = run("saga", "list", "--status", "running", "--json").documents
+
+    pages: list[dict[str, Any]] = []
+    after: list[str] = []
+    while len(page := run("saga", "list", "--status", "running", "--limit", "2", "--json", *after).documents) == 2:
+        pages += page
+        after = ["--after", f"{page[-1]['updated_at']}/{page[-1]['saga_id']}"]
+
+    assert [row["key"] for row in [*pages, *page]] == [row["key"] for row in listed]
+    assert len(listed) == 5
+    said = run("saga", "list", "--limit", "2").err
+    assert f"the next page: --after {listed[1]['updated_at'].replace('Z', '+00:00')[:10]}" in said
+    assert said.strip().endswith(listed[1]["saga_id"])
+    assert run("saga", "list", "--after", "yesterday").code == 2
 
 
 def test_show_answers_why_a_saga_does_not_move(run: Run, database: str) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import BaseModel
 
 from saga_worker import Command, Event, Saga, UndoOf, days, minutes, pivot
+from saga_worker.admin import operator_request
+from saga_worker.admin.operator_request import Request, Target
 from saga_worker.saga.messages import Done
 from saga_worker.saga.routing import command_id, ref_of
 from saga_worker.testing import eventually
@@ -216,6 +219,41 @@ async def test_what_was_undone_outside_is_not_undone_again(run: Run, database: s
             else await asyncio.to_thread(run, "saga", "show", "account/7", "--json")
         )
         assert [c["step"] for c in shown.documents[0]["commands"] if c["undone"]] == ["charge", "ship"]
+
+
+async def test_a_timer_is_listed_moved_cancelled_and_fired(run: Run, database: str) -> None:
+    """features: L9"""
+    async with at_ship(database, run) as told:
+        assert (await told.operate("timer", "move", "account/7", "deadline", "--due", "7d")).code == 0
+        assert (await told.operate("timer", "cancel", "account/7", "timeout:3", "--why", "no hurry")).code == 0
+
+        listed = await asyncio.to_thread(run, "saga", "timer", "list", "account/7", "--json")
+        deadline, timeout = listed.documents
+        in_seven_days = datetime.now(UTC) + days(7)
+        assert deadline["name"] == "deadline"
+        assert abs(datetime.fromisoformat(deadline["due_at"]) - in_seven_days) < timedelta(minutes=5)
+        assert (timeout["name"], timeout["due_at"]) == ("timeout:3", None)
+        shown = await asyncio.to_thread(run, "saga", "show", "account/7")
+        assert "its time-out does not pass by itself" in shown.out
+
+        assert (await told.operate("timer", "fire", "account/7", "timeout:3")).code == 0
+        await told.has_sent("reserve", "charge", "ship", "recall")
+        gone = await told.operate("timer", "fire", "account/7", "timeout:3")
+        assert gone.code == 1 and "has no timer timeout:3; armed are: timeout:4" in gone.err
+    by_whom = [(line["actor"], line["action"]) for line in await asyncio.to_thread(audit, database)]
+    assert by_whom == [("ann", "timer_move"), ("ann", "timer_cancel"), ("ann", "timer_fire")]
+
+
+async def test_a_timer_that_has_fired_since_it_was_looked_at_is_left_alone(run: Run, database: str) -> None:
+    """features: L9"""
+    async with at_ship(database, run) as told:
+        target = Target(ref_of("account", "7"), "account", "7", None)
+        old = Request("timer_cancel", {"timer": "timeout:3:1"})
+        ids = await operator_request.request(told.h.database, [target], old, actor="ann", why=None)
+
+        found = await operator_request.outcomes(told.h.database, ids, wait_seconds=30)
+
+        assert found == {"timer_not_armed": 1}
 
 
 @pytest.mark.parametrize("command", ["compensate", "cancel"])

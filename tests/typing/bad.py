@@ -151,6 +151,46 @@ async def wrong_local_verdict(trip: Trip, session: AsyncSession) -> str:
     return ""
 
 
+@booking.subsaga(parcels)  # error: not the state of the child
+def wrong_child(trip: Trip) -> Trip:
+    return trip
+
+
+@booking.subsaga(parcels)
+def child(trip: Trip) -> Parcel:
+    return Parcel(number=UUID(int=1))
+
+
+@child.result  # error: the result of another child
+def wrong_child_result(trip: Trip, other: Trip) -> None: ...
+
+
+@child.failed  # error: a failure is no text
+def wrong_child_failure(trip: Trip, why: str) -> None: ...
+
+
+def numbers(trip: Trip) -> list[int]:
+    return [1]
+
+
+def parts(trip: Trip) -> list[Parcel]:
+    return [Parcel(number=UUID(int=1))]
+
+
+booking.for_each(numbers, parcels, max_in_flight=1)  # error: items are states of the child
+booking.for_each(parts, booking, max_in_flight=1)  # error: a child of another state
+booking.for_each(parts, parcels)  # error: how many at a time
+each_part = booking.for_each(parts, parcels, max_in_flight=1)
+
+
+@each_part.joined  # error: a tally is no model
+def wrong_join(trip: Trip, tally: Parcel) -> None: ...
+
+
+@each_part.result  # error: an item of another child
+def wrong_item(trip: Trip, item: Trip) -> None: ...
+
+
 booking.flow(hold, parcel_step)  # error: a step of another saga
 booking.flow(pivot(parcel_step))  # error: also inside a pivot
 booking.flow(when(lambda trip: trip.nigths > 1, hold))  # error: no such field

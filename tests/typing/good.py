@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from saga_worker import (
     ActivityContext,
     ActivityFailed,
+    ChildFailed,
     Command,
     Compensate,
     Complete,
@@ -21,6 +23,7 @@ from saga_worker import (
     Retry,
     Saga,
     Step,
+    Tally,
     TerminalError,
     Undo,
     UndoOf,
@@ -270,6 +273,48 @@ def is_waiting(trip: Trip) -> bool:
     return trip.waiting
 
 
+class Leg(BaseModel):
+    number: int
+    seat: str | None = None
+
+
+leg = Saga("leg", state=Leg, deadline=hours(1))
+leg.flow(leg.sleep("a while", hours(1)))
+
+
+@booking.subsaga(leg, timeout=hours(1), key=lambda child: str(child.number))
+def first_leg(trip: Trip) -> Leg:
+    return Leg(number=1)
+
+
+@first_leg.result
+def first_leg_ended(trip: Trip, child: Leg) -> Verdict:
+    trip.seat = child.seat
+    return None
+
+
+@first_leg.failed
+def first_leg_failed(trip: Trip, why: ChildFailed) -> Verdict:
+    return Compensate(f"{why.status}: {why.reason}")
+
+
+def more_legs(trip: Trip) -> Iterator[Leg]:
+    return (Leg(number=n) for n in range(trip.nights))
+
+
+each_leg = booking.for_each(more_legs, leg, max_in_flight=3, tolerate=None)
+
+
+@each_leg.result
+def leg_ended(trip: Trip, child: Leg) -> None: ...
+
+
+@each_leg.joined
+def legs_ended(trip: Trip, tally: Tally) -> Verdict:
+    return Compensate("none") if tally.done == 0 else None
+
+
+child_story: SagaTest[Leg] = SagaTest(leg).begin(Leg(number=1))
 last: Step[Trip] = announce
 
 booking.flow(
@@ -277,6 +322,8 @@ booking.flow(
     price,
     count,
     write_down,
+    first_leg,
+    each_leg,
     when(lambda trip: trip.nights > 0, book, when(is_waiting, passport), otherwise=announce_again),
     pivot(send),
     last,

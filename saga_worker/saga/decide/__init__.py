@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from saga_worker.saga.decide import event, forward, local, operator, reply, result, timer, undo
+from saga_worker.saga.decide import child, event, forward, local, operator, reply, result, timer, undo
 from saga_worker.saga.decide.next import (
     Begin,
     EnterAgain,
@@ -33,8 +33,10 @@ from saga_worker.saga.definition import Saga
 from saga_worker.saga.draft import Draft
 from saga_worker.saga.errors import IllegalTransition, PoisonMessage
 from saga_worker.saga.inputs import (
+    START,
     ActivityResult,
     Applied,
+    ChildEnded,
     Decision,
     EventArrived,
     Given,
@@ -43,6 +45,7 @@ from saga_worker.saga.inputs import (
     LocalDone,
     LocalFailed,
     OperatorCommand,
+    ParentAsked,
     Parked,
     Postponed,
     Raised,
@@ -90,6 +93,10 @@ def _read(draft: Draft, given_input: Input) -> Next:
             return reply.apply(draft, given_input)
         case ActivityResult():
             return result.apply(draft, given_input)
+        case ParentAsked():
+            return child.apply_asked(draft, given_input)
+        case ChildEnded():
+            return child.apply_ended(draft, given_input)
         case LocalDone() | LocalFailed():
             return local.apply(draft, given_input)
         case TimerFired():
@@ -117,8 +124,18 @@ def _decide_new(saga: Saga[Any], given_input: Input, given: Given) -> Decision:
             return _carry_out(draft, Begin())
         case ReplyArrived():
             raise PoisonMessage("unknown_command", "The reply names a saga that does not exist.")
+        case ParentAsked() if given_input.type == START:
+            draft = Draft(saga, _blank(saga, given_input.key, given), given, is_new=True)
+            draft.parent = child.parent_of(given_input)
+            draft.follow(given_input.trace or (new_trace(given.saga_id) if given.begins_traces else None))
+            draft.start(child.first_state(saga, given_input))
+            return _carry_out(draft, Begin())
+        case ParentAsked():
+            return Decision(None, (), Parked("unknown_saga"))
         case ActivityResult():
             raise PoisonMessage("unknown_activity", "The result names a saga that does not exist.")
+        case ChildEnded():
+            raise PoisonMessage("unknown_child", "The child names a parent that does not exist.")
         case OperatorCommand() | TimerFired() | LocalDone() | LocalFailed():
             return Decision(None, (), Ignored("unknown_saga"))
         case _:

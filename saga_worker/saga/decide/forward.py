@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from saga_worker.saga import flow
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.decide.next import Next, Undo
 from saga_worker.saga.draft import DEADLINE, EVERY, ROUNDS_EXHAUSTED, SLEEP, WAIT, WAIT_EXPIRED, Draft
 from saga_worker.saga.instance import CommandKind, Mark, Taken
@@ -104,6 +105,12 @@ def _open_one(draft: Draft, step_id: str) -> bool:
             draft.active[step_id] = draft.send(step, message, kind=CommandKind.FORWARD, timeout=step.timeout)
         case ActivityStep() | LocalStep():
             draft.active[step_id] = draft.work(step)
+        case SubsagaStep() | EachStep():
+            seq = draft.work(step)
+            if not step.is_awaited:
+                draft.commands.pop(seq)
+                return True
+            draft.active[step_id] = seq
         case WaitStep():
             draft.active[step_id] = None
             if step.timeout is not None:

@@ -1,6 +1,6 @@
 """An operator, or the worker itself, says something: try again, look again, this cannot be delivered.
 
-What an operator does to the course of a saga stands in `control`.
+What an operator does to the course of a saga stands in `control`, and to its timers in `timer_control`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from msgspec.structs import replace
 from pydantic_core import from_json
 
 from saga_worker.saga import flow
-from saga_worker.saga.decide import control
+from saga_worker.saga.decide import control, timer_control
 from saga_worker.saga.decide.next import Leave, Next, OpenAgain, Proceed, Stay
 from saga_worker.saga.draft import (
     AFRESH,
     CANNOT_COMPENSATE,
     DEADLINE,
     DEADLINE_PASSED,
+    ITEMS_FAILED,
     LOCAL,
     LOCAL_FAILED,
     NO_ANSWER,
@@ -41,6 +42,7 @@ from saga_worker.saga.transitions import Status
 
 COMMANDS: Final = {
     **control.COMMANDS,
+    **timer_control.COMMANDS,
     "retry": "try again whatever put the saga on the attention list",
     "wake": "end a wait or a sleep without its event, or before its time",
     "recheck": "judge held and parked rows anew",
@@ -54,6 +56,8 @@ def apply(draft: Draft, command: OperatorCommand) -> Next:
     """What the command does to this saga."""
     if command.type in control.COMMANDS:
         return control.apply(draft, command.type, _arguments(command))
+    if command.type in timer_control.COMMANDS:
+        return timer_control.apply(draft, command.type, _arguments(command))
     match command.type:
         case "retry":
             return Ignored("paused") if draft.status is Status.PAUSED else _retry(draft)
@@ -110,7 +114,7 @@ def _worker_killed(draft: Draft, command: OperatorCommand) -> Next:
     timer = draft.timers.get(name)
     if timer is None or str(timer.epoch) != epoch:
         return Ignored("timer_not_armed")
-    if timer.due_at == NEVER:  # its name is on the list; this worker had it in hand before that
+    if timer.due_at == NEVER:  # its name is on the list, or it is cancelled; this worker had it in hand before that
         return Ignored("listed_already")
     deaths = max(1, timer.deaths + bool(arguments.get("alone")))
     alone = deaths - 1
@@ -200,12 +204,13 @@ def _acknowledge(draft: Draft) -> bool:
     """Nothing can be done about what wanted to go back past the pivot, except to know it."""
     steps = [step_id for step_id in draft.saga.steps if draft.lift(step_id, CANNOT_COMPENSATE)]
     loops = [loop for loop in flow.loops(draft.saga.flow_root) if draft.lift(loop.name, ROUNDS_EXHAUSTED)]
-    return bool(steps or loops)
+    items = [step_id for step_id in draft.saga.steps if draft.lift(step_id, ITEMS_FAILED)]
+    return bool(steps or loops or items)
 
 
 def _hurry_failed_timers(draft: Draft) -> bool:
     """Timers whose code raised do not wait for their next try; those that killed are tried once more."""
-    failed = {name: timer for name, timer in draft.timers.items() if timer.failures or timer.due_at == NEVER}
+    failed = {name: timer for name, timer in draft.timers.items() if timer.failures or timer.has_killed}
     for name, timer in failed.items():
         draft.timers[name] = replace(timer, due_at=draft.given.now, failures=0, deaths=0)
     return bool(failed)

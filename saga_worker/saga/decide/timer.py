@@ -7,6 +7,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from saga_worker.saga.commands import Answer, Then
+from saga_worker.saga.decide import child
 from saga_worker.saga.decide.next import Leave, Next, OpenAgain, Proceed, Stay, Undo, UndoAgain
 from saga_worker.saga.draft import (
     DEADLINE_PASSED,
@@ -23,7 +24,7 @@ from saga_worker.saga.draft import (
 from saga_worker.saga.inputs import Ignored, Postponed, TimerFired
 from saga_worker.saga.instance import Timer
 from saga_worker.saga.retry import OnTimeout
-from saga_worker.saga.steps import WaitStep
+from saga_worker.saga.steps import CommandOf, WaitStep
 
 
 def apply(draft: Draft, fired: TimerFired) -> Next:
@@ -51,6 +52,8 @@ def apply(draft: Draft, fired: TimerFired) -> Next:
             return Leave(subject)
         case "every":
             return _remind(draft, subject, timer)
+        case "joined":
+            return child.joined(draft, int(subject))
         case "deadline":
             return _deadline(draft)
         case _:
@@ -82,6 +85,8 @@ def _no_answer(draft: Draft, seq: int, timer: Timer) -> Next:
         case Then.GIVE_UP:
             if not draft.past_pivot:
                 return Undo(f"no answer to {record.type} in time")
+            if not isinstance(draft.step(record), CommandOf):
+                draft.give_up(record)
             draft.attend(NO_ANSWER, record.step)
             return Stay()
         case Then.ATTEND:

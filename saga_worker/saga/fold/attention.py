@@ -14,7 +14,7 @@ from saga_worker.saga.decide.event import is_over
 from saga_worker.saga.draft import SEQUENCE_GAP, TIMER_FAILED, gap_subject
 from saga_worker.saga.fold.backlog import NO_UPGRADE
 from saga_worker.saga.fold.working_copy import WorkingCopy
-from saga_worker.saga.instance import NEVER, Timer
+from saga_worker.saga.instance import Timer
 from saga_worker.saga.rows import InboxRow
 
 DEAD_LETTER: Final = "dead_letter"
@@ -55,7 +55,7 @@ def _is_over(entry: str, timers: dict[str, Timer]) -> bool:
     if entry.startswith(f"{NO_UPGRADE}: "):
         return True
     name = entry.removeprefix(f"{TIMER_FAILED}: ")
-    failing = (n for n, timer in timers.items() if timer.failures or timer.due_at == NEVER)
+    failing = (n for n, timer in timers.items() if timer.failures or timer.has_killed)
     return name != entry and not any(name.startswith(f"{n}: ") for n in failing)
 
 

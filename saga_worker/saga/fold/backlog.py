@@ -10,8 +10,18 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, assert_never
 
-from saga_worker.saga.inputs import ActivityResult, EventArrived, Input, OperatorCommand, ReplyArrived
-from saga_worker.saga.routing import seq_of
+from saga_worker.saga.inputs import (
+    START,
+    TAKE_BACK,
+    ActivityResult,
+    ChildEnded,
+    EventArrived,
+    Input,
+    OperatorCommand,
+    ParentAsked,
+    ReplyArrived,
+)
+from saga_worker.saga.routing import parse_child_message_id, seq_of
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
 
 BEHIND_DEAD: Final = "behind_dead"
@@ -22,6 +32,10 @@ NO_UPGRADE: Final = "no_upgrade"
 BLOCKING: Final = frozenset({HANDLER_ERROR, WORKER_KILLED})  # only what died while being applied blocks its saga
 # Reasons for being held that `fold` judges anew; whoever folds has the definition at hand.
 LIFTED_HERE: Final = frozenset({BEHIND_DEAD, PAUSED, "definition_absent", NO_UPGRADE})
+
+
+SAGA_SOURCE: Final = "saga:"  # and the definition: the source of what sagas tell each other
+UNAWAITED_SOURCE: Final = "saga"  # of a start whose end nobody waits for
 
 
 def sequence(row: InboxRow) -> tuple[int, int]:
@@ -40,8 +54,13 @@ def input_of(row: InboxRow) -> Input:
             return ActivityResult(seq_of(row.correlation_id), row.type, row.body)
         case Role.OPERATOR:
             return OperatorCommand(row.type, row.body)
+        case Role.CHILD if row.type in (START, TAKE_BACK):
+            parent = row.source.removeprefix(SAGA_SOURCE) if row.source.startswith(SAGA_SOURCE) else ""
+            return ParentAsked(row.type, row.saga_key or "", parent, row.message_id, row.body, row.trace)
         case Role.CHILD:
-            raise AssertionError("no definition of this release starts children")
+            ids = parse_child_message_id(row.message_id)
+            _, seq, item = ids if ids is not None else (None, 0, None)
+            return ChildEnded(seq, item, row.type, row.body)
         case _:
             assert_never(row.role)
 
