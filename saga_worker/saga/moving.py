@@ -82,6 +82,7 @@ def _move(hop: Hop, progress: Progress, instance: Instance, given: Given) -> Dec
         raise TypeError(f"the upgrade returned {type(state).__name__}; return {saga.state_model.__name__}")
     draft = Draft(saga, replace(instance, definition_version=saga.version, progress=progress), given)
     draft.keep(state)
+    draft.move_work()
     _bound(draft)
     return draft.finish(Applied())
 

@@ -219,8 +219,11 @@ class World(OneSaga):
             assert self.gave_up or self.are_apart(commands[one], commands[other]), "two undos at a time"
 
     def _check_reason_to_move(self, instance: Instance) -> None:
-        """I8, for every open step and every effect that has to be taken back. A paused saga waits for its operator."""
-        if instance.status is Status.PAUSED:
+        """I8, for every open step and every effect that has to be taken back.
+
+        A paused saga waits for its operator, and of one that an operator has ended nothing is watched.
+        """
+        if instance.status in (Status.PAUSED, Status.FAILED):
             return
         timers, attention = instance.progress.timers, instance.progress.attention
         for step_id, seq in instance.progress.active.items():
@@ -246,7 +249,7 @@ class World(OneSaga):
             in_hand = self.is_undone_soon(instance, record) or waits_its_turn
             assert in_hand or f"undo_failed: {record.step}" in attention, f"nobody takes back {record}"
         for record in instance.progress.commands.values():
-            if record.fate is Fate.UNKNOWN and self.command_step(record).undo_mode is Undo.STRICT:
+            if record.fate is Fate.UNKNOWN and not record.undone and self.command_step(record).undo_mode is Undo.STRICT:
                 assert f"watch:{record.seq}" in timers or f"unsettled_expired: {record.step}" in attention
 
     def _check_ends(self, instance: Instance) -> None:
