@@ -45,7 +45,10 @@ TOO_LATE: Final = "sagas may run by it since it was checked: declare everything 
 
 
 class Step(Generic[S]):
-    """Something that has a place in a flow over state `S`. Frozen when its definition has been checked."""
+    """Something that has a place in a flow over state `S`: a step, or a form such as `when` around steps.
+
+    Frozen when its definition has been checked.
+    """
 
     is_frozen = False
 
