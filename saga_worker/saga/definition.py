@@ -106,6 +106,7 @@ class Saga(Generic[S]):
         deadline: timedelta | None = None,
         key_kind: KeyKind | None = None,
         second_start: SecondStart = SecondStart.REJECT,
+        internal: bool = False,
     ) -> None:
         self.source: Final = where_called()
         self.name: Final = checked_name(name, "saga", source=self.source)
@@ -126,6 +127,7 @@ class Saga(Generic[S]):
         self.reads_outputs = False  # some input map takes all outputs
         self.queries: Final[dict[str, Query[S, Any]]] = {}
         self.second_start: Final = second_start
+        self.internal: Final = internal
         self._key_kind = key_kind
         self._flow: Flow[S] | None = None
 
