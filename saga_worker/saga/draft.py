@@ -54,6 +54,7 @@ from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status, move
+from saga_worker.saga.upcast import UPCASTERS, upcasted
 
 # Timer names are "<kind>:<seq or step id>"; `deadline` stands alone.
 TIMEOUT: Final = "timeout"  # no answer to a command
@@ -134,8 +135,9 @@ class Draft:
     def state(self) -> Any:
         """The author's model; what a maker does to it is not kept, see `handle`."""
         if self._state is None:
-            read = self.saga.state_model.__pydantic_validator__.validate_json
-            self._state = read(self.state_bytes, by_name=True, by_alias=False)
+            model = self.saga.state_model
+            stored = upcasted(model, self.state_bytes) if UPCASTERS else self.state_bytes
+            self._state = model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
         return self._state
 
     def start(self, state: BaseModel) -> None:
