@@ -112,6 +112,7 @@ class Saga(Generic[S]):
         deadline: timedelta | None = None,
         key_kind: KeyKind | None = None,
         second_start: SecondStart = SecondStart.REJECT,
+        internal: bool = False,
     ) -> None:
         self.source: Final = where_called()
         self.name: Final = checked_name(name, "saga", source=self.source)
@@ -133,6 +134,7 @@ class Saga(Generic[S]):
         self.queries: Final[dict[str, Query[S, Any]]] = {}
         self._is_checked = False
         self.second_start: Final = second_start
+        self.internal: Final = internal
         self._key_kind = key_kind
         self._flow: Flow[S] | None = None
 
