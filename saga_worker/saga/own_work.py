@@ -30,6 +30,7 @@ from saga_worker.saga.steps import (
     refuse_second,
 )
 from saga_worker.saga.terminal import ErrorMapper
+from saga_worker.saga.upcast import upcasted
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -125,7 +126,9 @@ class ActivityStep(Step[S], Generic[S, O]):
         self, stored: bytes, state_model: type[BaseModel], ctx: ActivityContext, *, is_undo: bool
     ) -> Awaitable[object]:
         """An attempt, to be awaited: the work, or what takes it back, on the state that was stored for it."""
-        state = state_model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
+        state = state_model.__pydantic_validator__.validate_json(
+            upcasted(state_model, stored), by_name=True, by_alias=False
+        )
         if not is_undo:
             return self.work(state, ctx)
         assert self.undo_work is not None

@@ -452,7 +452,7 @@ def test_an_attempt_whose_worker_was_lost_or_ends_begins_anew_only_if_it_may(rep
     registry = Registry([saga])
     attempt = Attempt(
         id="x.1", ref=SAGA_ID, seq=1, run=1, undoes=None, definition="once", version=1, saga_key="k", step="work",
-        epoch=1, number=1, uncertain=False, deadline=START, input=b"{}",
+        epoch=1, number=1, uncertain=False, deadline=START, age=0.0, input=b"{}",
     )  # fmt: skip
 
     lost = after_loss(registry, attempt, "its worker died")
