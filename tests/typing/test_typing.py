@@ -13,8 +13,8 @@ import pytest
 from saga_worker.loading import load
 
 HERE = Path(__file__).parent
-GOOD = ("good.py", "sagas.py", "good3.py")
-BAD = ("bad.py", "bad2.py", "bad3.py")
+GOOD = ("good.py", "sagas.py", "good_activities.py")
+BAD = ("bad.py", "bad2.py", "bad_activities.py")
 
 Lines = set[tuple[str, int]]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from good import BookSeat, PassportSeen, TripRequested, book, booking, price
-from good3 import (
+from good import BookSeat, book, booking, price
+from good_activities import (
     Charge,
     ChargeCard,
     Charged,
     Order,
+    OrderPaid,
+    OrderPlaced,
     Parcel,
     Ship,
     Shipped,
@@ -79,12 +81,12 @@ orders.step(Ship(), input=to_parcel, timeout=3)  # error: a duration is no numbe
 booking.step(Ship(), input=to_parcel)  # error: another state
 booking.flow(shipped)  # error: a step of another saga
 shipped.result(kept)  # error: another output
-asked.resumes_on(PassportSeen, key=lambda event: event.nights)  # error: no such field
-asked.resumes_on(BookSeat, key=lambda event: event.trip)  # error: a command is no event
+asked.resumes_on(OrderPaid, key=lambda event: event.nights)  # error: no such field
+asked.resumes_on(BookSeat, key=lambda event: event.order)  # error: a command is no event
 WaitFor(timeout=days(1))  # error: for nothing
-WaitFor(PassportSeen)  # error: for ever
+WaitFor(OrderPaid)  # error: for ever
 WaitFor(Charged, timeout=days(1))  # error: no event
-WaitFor(TripRequested, timeout=5)  # error: a duration is no number
+WaitFor(OrderPlaced, timeout=5)  # error: a duration is no number
 TerminalError("no", partial="a part")  # error: a part is a model
 Retry.fixed(3, within=60)  # error: a duration is no number
 Retry.by(lambda failures: seconds(1))  # error: the rule also takes the elapsed time

@@ -6,13 +6,13 @@ from abc import ABC
 from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
-from good import PassportSeen, TripRequested
 from pydantic import BaseModel
 from tenacity import stop_after_delay, wait_fixed
 
 from saga_worker import (
     Activity,
     ActivityContext,
+    Event,
     Outputs,
     Retry,
     Saga,
@@ -30,6 +30,15 @@ from saga_worker import (
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
+
+
+class OrderPlaced(Event):
+    order: str
+
+
+class OrderPaid(Event):
+    order: str
+    in_full: bool
 
 
 class Charge(BaseModel):
@@ -77,10 +86,10 @@ class ChargeCard(
 class Asked(Activity[Charge, Charged], timeout=seconds(10)):
     """May wait, and tells by the event."""
 
-    async def execute(self, inp: Charge, event: PassportSeen | None = None) -> Charged | WaitFor:
+    async def execute(self, inp: Charge, event: OrderPaid | None = None) -> Charged | WaitFor:
         if event is None:
-            return WaitFor(PassportSeen, TripRequested, timeout=days(1), so_far=Charged(payment="asked"))
-        return Charged(payment=str(event.valid))
+            return WaitFor(OrderPaid, OrderPlaced, timeout=days(1), so_far=Charged(payment="asked"))
+        return Charged(payment=str(event.in_full))
 
     async def compensate(self, inp: Charge, out: Charged | None, ctx: ActivityContext) -> None: ...
 
@@ -90,8 +99,8 @@ class AskedByType(Activity[Charge, Charged], timeout=seconds(10)):
         self, inp: Charge, event_type: str | None = None, event_payload: dict[str, Any] | None = None
     ) -> Charged | WaitFor:
         if event_payload is None:
-            return WaitFor(PassportSeen, timeout=days(1))
-        return Charged(payment=event_payload["trip"])
+            return WaitFor(OrderPaid, timeout=days(1))
+        return Charged(payment=event_payload["order"])
 
 
 class Logged(Activity[In, Out], ABC, Generic[In, Out]):
@@ -150,9 +159,9 @@ charged = orders.step(
     ChargeCard(CardGateway()), input=lambda order: Charge(order=order.order, cents=order.cents), result=keep
 )
 asked = orders.step(Asked(), input=lambda order: {"order": order.order, "cents": order.cents}, name="ask")
-asked.resumes_on(PassportSeen, key=lambda event: event.trip).resumes_on(TripRequested, key=lambda event: event.trip)
+asked.resumes_on(OrderPaid, key=lambda event: event.order).resumes_on(OrderPlaced, key=lambda event: event.order)
 by_type = orders.step(AskedByType(), input=lambda order: Charge(order=order.order, cents=1), retry=Retry.by(custom))
-by_type.resumes_on(PassportSeen, key=lambda event: event.trip, where=lambda order, event: event.valid)
+by_type.resumes_on(OrderPaid, key=lambda event: event.order, where=lambda order, event: event.in_full)
 shipped = orders.step(Ship(), after=charged, input=lambda charged: Parcel(paid_by=charged.payment))
 weighed = orders.step(weigh, after=shipped, input=lambda shipped: {"paid_by": shipped.tracking}, timeout=seconds(1))
 labelled = orders.step(print_label, input=parcel)
@@ -171,9 +180,9 @@ def on_its_way(order: Order, shipped: Shipped) -> Verdict:
     return None
 
 
-@orders.starts_on(TripRequested, key=lambda event: event.trip)
-def ordered(event: TripRequested) -> Order:
-    return Order(order=str(event.trip), cents=1)
+@orders.starts_on(OrderPlaced, key=lambda event: event.order)
+def ordered(event: OrderPlaced) -> Order:
+    return Order(order=event.order, cents=1)
 
 
 orders.flow(charged, asked, when(lambda order: order.cents > 1, by_type), shipped, weighed, labelled, pivot(fetched))
