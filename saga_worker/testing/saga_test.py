@@ -55,6 +55,7 @@ from saga_worker.saga.retry import Verdict
 from saga_worker.saga.routing import canonical_key, child_message_id, command_id
 from saga_worker.saga.rows import InboxRow, Role, RowState
 from saga_worker.saga.steps import CommandOf, EmitStep, WaitStep
+from saga_worker.saga.upcast import upcasted
 from saga_worker.testing.children import PARENT, Child, children_asked_back, children_started
 from saga_worker.testing.one_saga import OneSaga
 
@@ -262,7 +263,7 @@ class SagaTest(Generic[S]):
         instance = self.one.instance
         version = self.one.registry.find(instance.definition, instance.definition_version) or self.saga
         model: type[S] = version.state_model
-        return model.model_validate_json(self.one.instance.state, by_name=True, by_alias=False)
+        return model.model_validate_json(upcasted(model, self.one.instance.state), by_name=True, by_alias=False)
 
     @property
     def reason(self) -> str | None:
@@ -382,6 +383,7 @@ class SagaTest(Generic[S]):
         return self
 
     def expect_status(self, status: str, *, reason: str | None = None) -> Self:
+        """The saga has this status (`running`, `waiting`, `completed`, …), and this reason if one is given."""
         if self.status != status:
             self._fail(f"expected the saga to be {status}, but it is {self.status} (reason: {self.reason})")
         if reason is not None and self.reason != reason:
@@ -395,6 +397,7 @@ class SagaTest(Generic[S]):
         return self
 
     def expect_outcome(self, outcome: str) -> Self:
+        """What became of the last message: `applied`, or a word with a reason code, such as `ignored: too_late`."""
         if self._outcome != outcome:
             self._fail(f"expected the last message to be {outcome}, but it is {self._outcome}")
         return self
