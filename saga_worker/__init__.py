@@ -28,6 +28,7 @@ __all__ = [
     "Retry",
     "Rollback",
     "Saga",
+    "SecondStart",
     "Step",
     "Tally",
     "TerminalError",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from saga_worker.saga.queries import Query
     from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Rollback, Undo, Verdict
     from saga_worker.saga.routing import KeyKind
+    from saga_worker.saga.second_start import SecondStart
     from saga_worker.saga.steps import Step
     from saga_worker.saga.terminal import (
         clear_terminal_errors,
@@ -87,6 +89,7 @@ else:
         "queries": ("Query",),
         "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Rollback", "Undo", "Verdict"),
         "routing": ("KeyKind",),
+        "second_start": ("SecondStart",),
         "steps": ("Step",),
         "terminal": (
             "clear_terminal_errors",

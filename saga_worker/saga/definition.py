@@ -34,6 +34,7 @@ from saga_worker.saga.placed import Outputs, PlacedStep, place
 from saga_worker.saga.queries import A, Query
 from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
+from saga_worker.saga.second_start import SecondStart
 from saga_worker.saga.source import check_handler, checked_name, step_name, where, where_called
 from saga_worker.saga.steps import (
     UNDO_RETRY,
@@ -104,6 +105,7 @@ class Saga(Generic[S]):
         version: int = 1,
         deadline: timedelta | None = None,
         key_kind: KeyKind | None = None,
+        second_start: SecondStart = SecondStart.REJECT,
     ) -> None:
         self.source: Final = where_called()
         self.name: Final = checked_name(name, "saga", source=self.source)
@@ -123,6 +125,7 @@ class Saga(Generic[S]):
         self.upgrades: Final[dict[int, Upgrade]] = {}  # by the version that they start from
         self.reads_outputs = False  # some input map takes all outputs
         self.queries: Final[dict[str, Query[S, Any]]] = {}
+        self.second_start: Final = second_start
         self._key_kind = key_kind
         self._flow: Flow[S] | None = None
 

@@ -123,6 +123,7 @@ class Draft:
         self.parent = None if progress.parent is UNSET else progress.parent
         self.trace = progress.trace
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
+        self.since = progress.since
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
         self.near: Callable[..., Any] | str | None = None  # what of the author's was run last: a function, or a place
@@ -456,6 +457,10 @@ class Draft:
             return False
         return record.fate is Fate.DONE or (record.fate is Fate.UNKNOWN and is_undone_at_once(step))
 
+    def is_of_earlier_run(self, seq: int) -> bool:
+        """Whether this number was given out by a run of this key before this one."""
+        return self.since is not UNSET and 1 <= seq <= self.since
+
     def is_awaited(self, record: CommandRecord) -> bool:
         """Something goes on when this command is answered."""
         if record.undoes is None:
@@ -571,7 +576,7 @@ class Draft:
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
             savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
-            items=self.items or UNSET, parent=self.parent or UNSET,
+            items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,

@@ -19,6 +19,7 @@ from saga_worker.saga.draft import CANNOT_COMPENSATE, ITEMS_FAILED, Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import COMPENSATED, COMPLETED, REFUSED, START, TAKE_BACK, ChildEnded, Ignored, ParentAsked
 from saga_worker.saga.instance import CommandRecord, Fate, Parent
+from saga_worker.saga.second_start import EARLIER_RUN
 from saga_worker.saga.transitions import Status
 
 
@@ -54,6 +55,8 @@ def apply_ended(draft: Draft, ended: ChildEnded) -> Next:
             if family.is_undo(record):
                 return _item_undone(draft, record, step, ended)
             return _item_ended(draft, record, step, ended)
+        case _ if draft.is_of_earlier_run(ended.seq):
+            return Ignored(EARLIER_RUN)
         case _:
             raise PoisonMessage("unknown_child", f"Number {ended.seq} of this saga has no children.")
 

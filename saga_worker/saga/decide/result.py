@@ -24,14 +24,18 @@ from saga_worker.saga.inputs import (
     ACTIVITY_WAITS,
     OUTCOMES,
     ActivityResult,
+    Ignored,
 )
 from saga_worker.saga.instance import Awaited, CommandKind, CommandRecord
 from saga_worker.saga.own_work import ActivityFailed, ActivityStep
+from saga_worker.saga.second_start import EARLIER_RUN
 
 
 def apply(draft: Draft, result: ActivityResult) -> Next:
     """What `result` does; raises PoisonMessage when it cannot be that of an activity of this saga."""
     record = draft.commands.get(result.seq)
+    if record is None and draft.is_of_earlier_run(result.seq):
+        return Ignored(EARLIER_RUN)
     step = draft.step(record) if record is not None else None
     if record is None or not isinstance(step, ActivityStep) or result.outcome not in OUTCOMES:
         raise PoisonMessage("unknown_activity", f"Number {result.seq} of this saga is no activity.")
