@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -96,6 +96,8 @@ Entry: TypeAlias = "Start[Any, Any] | On | Arm"
 
 class Saga(Generic[S]):
     """A saga over state `S`. `deadline` bounds a whole run; `key_kind` is read off the key fields unless given."""
+
+    lives_on: ClassVar[bool] = False  # an entity: after its last step it waits for its next event
 
     def __init__(
         self,
@@ -450,7 +452,7 @@ class Saga(Generic[S]):
         """The order of the steps; called once, after they are declared."""
         if self._flow is not None:
             raise DefinitionError(f"{where_called()}: saga {self.name} has a flow already; call flow(…) once.")
-        self._flow = flow_of(steps)
+        self._flow = self._flow_of(steps)
 
     @overload
     def upgrade_from(
@@ -481,6 +483,9 @@ class Saga(Generic[S]):
             return make
 
         return register
+
+    def _flow_of(self, steps: tuple[Step[S], ...]) -> Flow[S]:
+        return flow_of(steps)
 
     def check(self) -> None:
         """Raises `DefinitionError` with one line for every problem that shows without running anything."""
