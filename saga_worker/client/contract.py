@@ -57,6 +57,7 @@ class Snapshot(Generic[S]):
 
     @property
     def has_ended(self) -> bool:
+        """The status is final."""
         return self.status.is_final
 
     @property

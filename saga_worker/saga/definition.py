@@ -95,7 +95,12 @@ Entry: TypeAlias = "Start[Any, Any] | On | Arm"
 
 
 class Saga(Generic[S]):
-    """A saga over state `S`. `deadline` bounds a whole run; `key_kind` is read off the key fields unless given."""
+    """A saga over state `S`, a pydantic model that survives JSON.
+
+    `name` and `version` stand in every stored saga. `deadline` bounds a whole run: then the saga compensates, past the
+    pivot it asks for attention. `key_kind` is read off the key fields unless given. Whatever is wrong raises
+    `DefinitionError` with file, line and remedy, where it is declared or, of the whole, in `check`.
+    """
 
     lives_on: ClassVar[bool] = False  # an entity: after its last step it waits for its next event
 

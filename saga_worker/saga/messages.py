@@ -69,11 +69,18 @@ class Message(BaseModel):
 
 
 class Event(Message):
-    """Something that has happened; published to whoever subscribes."""
+    """Something that has happened; published to whoever subscribes.
+
+    ::
+
+        class OrderPlaced(Event):  # on the wire: order_placed
+            order_id: str
+            cents: int
+    """
 
 
 class Done(Message):
-    """The reply of a command that has nothing to say."""
+    """The reply (`done`, `{}`) of a command that has nothing to say."""
 
 
 class Rejected(Message):
@@ -88,14 +95,31 @@ M = TypeVar("M", bound=Message)
 
 
 class Command(Message, Generic[R, X]):
-    """A request to one participant, answered by `R` (done) or `X` (rejected, final); either may be a union."""
+    """A request to one participant, answered by `R` (it is done) or `X` (rejected, which is final).
+
+    Without words of its own it is answered by `Done` or `Rejected`. Either place may hold a union. Raises
+    `DefinitionError` where it is used, if an answer is no `Message` or two answers have one wire type.
+
+    ::
+
+        class ReserveStock(Command[StockReserved, OutOfStock]):
+            order_id: str
+    """
 
 
 C = TypeVar("C", bound="Command[Message, Message]", covariant=True)
 
 
 class UndoOf(Command[R, X], Generic[C, R, X]):
-    """The command that takes `C` back."""
+    """The command that takes `C` back, answered by `R` or `X` like any other.
+
+    It may reach a participant that never did what it takes back; the answer is a success all the same.
+
+    ::
+
+        class ReleaseStock(UndoOf[ReserveStock]):
+            order_id: str
+    """
 
 
 def wire_types(model: type[Message]) -> tuple[str, ...]:

@@ -42,7 +42,9 @@ class ActivityContext(Protocol):
         ...
 
     @property
-    def saga_key(self) -> str: ...
+    def saga_key(self) -> str:
+        """The key of its saga, as text."""
+        ...
 
     @property
     def deadline(self) -> datetime:

@@ -382,6 +382,7 @@ class SagaTest(Generic[S]):
         return self
 
     def expect_status(self, status: str, *, reason: str | None = None) -> Self:
+        """The saga has this status (`running`, `waiting`, `completed`, …), and this reason if one is given."""
         if self.status != status:
             self._fail(f"expected the saga to be {status}, but it is {self.status} (reason: {self.reason})")
         if reason is not None and self.reason != reason:
@@ -395,6 +396,7 @@ class SagaTest(Generic[S]):
         return self
 
     def expect_outcome(self, outcome: str) -> Self:
+        """What became of the last message: `applied`, or a word with a reason code, such as `ignored: too_late`."""
         if self._outcome != outcome:
             self._fail(f"expected the last message to be {outcome}, but it is {self._outcome}")
         return self
