@@ -51,6 +51,7 @@ __all__ = [
     "seconds",
     "set_error_mapper",
     "unregister_terminal_errors",
+    "upcast",
     "when",
 ]
 
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         set_error_mapper,
         unregister_terminal_errors,
     )
+    from saga_worker.saga.upcast import upcast
 else:
     _HOMES = {
         "children": ("ChildFailed", "Tally"),
@@ -101,6 +103,7 @@ else:
             "set_error_mapper",
             "unregister_terminal_errors",
         ),
+        "upcast": ("upcast",),
     }
 
     def __getattr__(name: str) -> object:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from msgspec import UNSET, Raw, UnsetType
@@ -54,6 +54,7 @@ from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status, move
+from saga_worker.saga.upcast import UPCASTERS, upcasted
 
 # Timer names are "<kind>:<seq or step id>"; `deadline` stands alone.
 TIMEOUT: Final = "timeout"  # no answer to a command
@@ -123,6 +124,7 @@ class Draft:
         self.parent = None if progress.parent is UNSET else progress.parent
         self.trace = progress.trace
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
+        self.begun: dict[str, datetime] = {} if progress.begun is UNSET else dict(progress.begun)
         self.since = progress.since
         self.before = None if progress.before is UNSET else bytes(progress.before)
         self.effects: list[Effect] = []
@@ -135,8 +137,9 @@ class Draft:
     def state(self) -> Any:
         """The author's model; what a maker does to it is not kept, see `handle`."""
         if self._state is None:
-            read = self.saga.state_model.__pydantic_validator__.validate_json
-            self._state = read(self.state_bytes, by_name=True, by_alias=False)
+            model = self.saga.state_model
+            stored = upcasted(model, self.state_bytes) if UPCASTERS else self.state_bytes
+            self._state = model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
         return self._state
 
     def start(self, state: BaseModel) -> None:
@@ -201,6 +204,7 @@ class Draft:
             body=encode(message).decode(), undoes=undoes,
         )  # fmt: skip
         self.commands[self.seq] = record
+        self._note_begin(step, undoes)
         self._emit_command(record, timeout)
         return self.seq
 
@@ -218,6 +222,7 @@ class Draft:
             undoes=undoes,
         )  # fmt: skip
         self.commands[self.seq] = record
+        self._note_begin(step, undoes)
         self._start_work(record, step)
         return self.seq
 
@@ -348,6 +353,24 @@ class Draft:
             return False
         return (step.keeps_output or self.saga.reads_outputs) and last.get(record.step) == record.seq
 
+    def _note_begin(self, step: Answered, undoes: int | None) -> None:
+        """When the first try began, where that counts; a rejected step that is sent again keeps its time."""
+        if (step.retry if undoes is None else step.undo_retry).looks_at_time:
+            self.begun.setdefault(_tries_of(step.id, undoes), self.given.now)
+
+    def begin_anew(self, record: CommandRecord) -> None:
+        """An operator wants more tries: their time begins now."""
+        tries = _tries_of(record.step, record.undoes)
+        if tries in self.begun:
+            self.begun[tries] = self.given.now
+
+    def rest(self, record: CommandRecord, failures: int) -> timedelta | None:
+        """How long to rest before this is tried again; None: it was tried often, or long, enough."""
+        step = self.step(record)
+        retry = step.retry if record.undoes is None else step.undo_retry
+        begun = self.begun.get(_tries_of(step.id, record.undoes), self.given.now)
+        return retry.delay(failures, self.given.jitter, self.given.now - begun)
+
     def _start_children(self, record: CommandRecord, step: Children) -> None:
         """Asked for again, a child is what it was: only the time for it begins anew."""
         if record.undoes is not None:
@@ -435,6 +458,7 @@ class Draft:
     def forget_undo(self, seq: int) -> None:
         """There is nothing (more) to take back of command `seq`: no undo of it is tried any more."""
         self.undo_failures.pop(seq, None)
+        self.begun.pop(_tries_of("", seq), None)
         self.disarm(f"{UNDO_AGAIN}:{seq}")
         for undo in self.in_flight(CommandKind.UNDO):
             if undo.undoes == seq:
@@ -494,6 +518,7 @@ class Draft:
     def close(self, step_id: str) -> None:
         """This step is open no more."""
         del self.active[step_id]
+        self.begun.pop(_tries_of(step_id, None), None)
         for kind in (WAIT, EVERY, SLEEP, STEP_AGAIN):
             self.disarm(f"{kind}:{step_id}")
         self.lift(step_id, *OF_A_STEP)
@@ -525,6 +550,7 @@ class Draft:
             del self.commands[seq]
             self.undo_failures.pop(seq, None)
             self.recorded.pop(seq, None)
+            self.begun.pop(_tries_of("", seq), None)
             for kind in (TIMEOUT, RESEND, WATCH, UNDO_AGAIN, LOCAL):
                 self.disarm(f"{kind}:{seq}")
         self.withdrawn &= kept
@@ -535,6 +561,7 @@ class Draft:
         """No step is open any more; what was asked of somebody for the sake of one is moot."""
         self.active.clear()
         self.rounds = {}
+        self.begun = {tries: since for tries, since in self.begun.items() if tries.startswith("undo:")}
         self.timers = {name: timer for name, timer in self.timers.items() if self._outlives_flow(name)}
         moot = [entry for entry in self.attention if entry.partition(": ")[0] in OF_THE_FLOW]
         for entry in moot:
@@ -599,7 +626,7 @@ class Draft:
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
             savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
-            items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
+            begun=self.begun or UNSET, items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
             before=Raw(self.before) if self.before is not None else UNSET,
         )  # fmt: skip
         instance = replace(
@@ -648,6 +675,11 @@ class Draft:
         records = [self.commands[seq] for seq in sorted(self.withdrawn)]
         stand = [c for c in records if c.fate in (Fate.DONE, Fate.UNKNOWN) and not c.undone]
         return tuple(c.seq for c in stand if self.step(c).has_undo)
+
+
+def _tries_of(step_id: str, undoes: int | None) -> str:
+    """The tries of a step, or of what takes a command back."""
+    return f"step:{step_id}" if undoes is None else f"undo:{undoes}"
 
 
 def _entry(reason: str, subject: str | None) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import TypeVar, Unpack
 
 from saga_worker.saga.errors import DefinitionError, PoisonMessage
+from saga_worker.saga.upcast import UPCASTERS, upcasted
 
 MAX_TYPE_BYTES: Final = 255  # AMQP's short string: the `type` property and the routing key
 MAX_LISTED_ERRORS: Final = 10
@@ -150,6 +151,8 @@ def undone_model(undo: type[UndoOf[Any, Any, Any]]) -> type[Command[Any, Any]]:
 
 def decode(body: bytes, model: type[M], wire_type: str) -> M:
     """The message in `body`; raises `PoisonMessage("schema_mismatch")` with field paths, never with values."""
+    if UPCASTERS:
+        body = upcasted(model, body)
     try:
         message: M = model.__pydantic_validator__.validate_json(body)
     except ValidationError as error:

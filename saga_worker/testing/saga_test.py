@@ -55,6 +55,7 @@ from saga_worker.saga.retry import Verdict
 from saga_worker.saga.routing import canonical_key, child_message_id, command_id
 from saga_worker.saga.rows import InboxRow, Role, RowState
 from saga_worker.saga.steps import CommandOf, EmitStep, WaitStep
+from saga_worker.saga.upcast import upcasted
 from saga_worker.testing.children import PARENT, Child, children_asked_back, children_started
 from saga_worker.testing.one_saga import OneSaga
 
@@ -262,7 +263,7 @@ class SagaTest(Generic[S]):
         instance = self.one.instance
         version = self.one.registry.find(instance.definition, instance.definition_version) or self.saga
         model: type[S] = version.state_model
-        return model.model_validate_json(self.one.instance.state, by_name=True, by_alias=False)
+        return model.model_validate_json(upcasted(model, self.one.instance.state), by_name=True, by_alias=False)
 
     @property
     def reason(self) -> str | None:

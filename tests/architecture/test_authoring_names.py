@@ -12,7 +12,7 @@ NAMES = """
     KeyKind Message OnTimeout Outputs Query Rejected Retry Rollback Saga SecondStart Step Tally TerminalError Undo
     UndoOf Verdict WaitFor activity choice clear_terminal_errors days hours minutes parallel pivot
     register_terminal_errors repeat_until resolve_terminal_error seconds set_error_mapper unregister_terminal_errors
-    when
+    upcast when
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -264,6 +265,91 @@ async def test_an_activity_that_the_old_release_leaves_behind_is_run_by_the_new_
     await eventually(is_completed)
     saga = await records.saga("tea", "price")
     assert saga is not None and "5" in str(saga["state"])
+
+
+SHIFTS = """
+from typing import Any
+from pydantic import BaseModel
+from saga_worker import Event, Saga, days, upcast
+
+class Begun(Event):
+    shift: str
+
+class Counted(Event):
+    shift: str
+    {counted}
+
+class Ended(Event):
+    shift: str
+
+class State(BaseModel):
+    shift: str
+    {state}
+
+shift = Saga("shift", state=State, deadline=days(1))
+
+@shift.starts_on(Begun, key=lambda event: event.shift)
+def begun(event: Begun) -> State:
+    return State(shift=event.shift)
+
+@shift.on(Counted, key=lambda event: event.shift)
+def counted(state: State, event: Counted) -> None:
+    {handler}
+
+end = shift.wait("end")
+
+@end.on(Ended, key=lambda event: event.shift)
+def ended(state: State, event: Ended) -> None: ...
+
+shift.flow(end)
+"""
+IN_EUROS = SHIFTS.format(counted="euros: int", state="euros: int = 0", handler="state.euros += event.euros")
+IN_CENTS = (
+    SHIFTS.format(counted="cents: int", state="cents: int = 0", handler="state.cents += event.cents")
+    + """
+@upcast(Counted)
+def of_event(payload: dict[str, Any]) -> dict[str, Any]:
+    return in_cents(payload)
+
+@upcast(State)
+def of_state(payload: dict[str, Any]) -> dict[str, Any]:
+    return in_cents(payload)
+
+def in_cents(payload: dict[str, Any]) -> dict[str, Any]:
+    if "euros" in payload:
+        payload["cents"] = 100 * payload.pop("euros")
+    return payload
+"""
+)
+
+
+async def test_what_an_older_release_has_stored_is_read_by_newer_models(
+    workers: Workers, wire: Wire, records: Records, tmp_path: Path, eventually: Eventually
+) -> None:
+    """An event that waits in the inbox, and the state of a running saga, under the same version of the definition.
+
+    features: 165
+    """
+    (tmp_path / "old.py").write_text(IN_EUROS)
+    (tmp_path / "new.py").write_text(IN_CENTS)
+    first = await workers.start(tmp_path / "old.py")
+    await wire.publish("begun", {"shift": "night"}, id="b-1")
+    await wire.publish("counted", {"shift": "night", "euros": 5}, id="c-1")
+    await wire.publish("counted", {"shift": "day", "euros": 3}, id="c-2")
+    await eventually(lambda: has_fate(records, "c-1", "done"))
+    await eventually(lambda: has_fate(records, "c-2", "parked: unknown_saga"))
+    await workers.stop(first)
+
+    await workers.start(tmp_path / "new.py")
+    await wire.publish("counted", {"shift": "night", "cents": 1}, id="c-3")
+    await wire.publish("begun", {"shift": "day"}, id="b-2")
+    await eventually(lambda: has_fate(records, "c-2", "done"))
+    await eventually(lambda: has_fate(records, "c-3", "done"))
+
+    states = await records.connection.fetch("SELECT key, state::text FROM saga_worker.v_saga WHERE name = 'shift'")
+    assert {row["key"]: json.loads(row["state"]) for row in states} == {
+        "night": {"shift": "night", "cents": 501}, "day": {"shift": "day", "cents": 300},
+    }  # fmt: skip
 
 
 async def publish_all(wire: Wire, type_: str, keys: Any = range(SAGAS)) -> None:

@@ -43,6 +43,7 @@ from saga_worker import (
     parallel,
     pivot,
     repeat_until,
+    upcast,
     when,
 )
 from saga_worker.testing import SagaTest
@@ -267,6 +268,14 @@ def from_nothing(trip: Trip) -> LongTrip:
 
 long_trips.upgrade_from("booking")  # error: a name is no saga
 long_trips.upgrade_from(booking, steps=["hold"])  # error: names are mapped
+
+
+@upcast(Trip)  # error: it gets a raw object, no model
+def of_model(trip: Trip) -> Trip:
+    return trip
+
+
+upcast("Trip")  # error: a name is no model
 
 
 def unused(verdict: Verdict) -> None: ...

@@ -35,6 +35,7 @@ from saga_worker import (
     minutes,
     pivot,
     seconds,
+    upcast,
     when,
 )
 from saga_worker.testing import SagaTest
@@ -362,6 +363,11 @@ booking.check()
 class LongTrip(BaseModel):
     trip: UUID
     legs: list[str]
+
+
+@upcast(LongTrip)
+def of_older_trips(payload: dict[str, Any]) -> dict[str, Any]:
+    return {"legs": [], **payload}
 
 
 long_trips = Saga("booking", state=LongTrip, version=booking.version + 1, key_kind=KeyKind.UUID)

@@ -21,6 +21,7 @@ from saga_worker.saga.inputs import COMPENSATED, COMPLETED, REFUSED, START, TAKE
 from saga_worker.saga.instance import CommandRecord, Fate, Parent
 from saga_worker.saga.second_start import EARLIER_RUN
 from saga_worker.saga.transitions import Status
+from saga_worker.saga.upcast import upcasted
 
 
 def first_state(saga: Saga[Any], asked: ParentAsked) -> Any:
@@ -161,7 +162,8 @@ def _failed(ended: ChildEnded) -> ChildFailed:
 
 def _read_state(saga: Saga[Any], body: bytes) -> Any:
     try:
-        return saga.state_model.__pydantic_validator__.validate_json(body, by_name=True, by_alias=False)
+        stored = upcasted(saga.state_model, body)
+        return saga.state_model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
     except ValidationError as error:
         raise PoisonMessage(
             "schema_mismatch", f"The stored state of a child is no {saga.state_model.__name__} of this release."

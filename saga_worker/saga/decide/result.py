@@ -29,6 +29,7 @@ from saga_worker.saga.inputs import (
 from saga_worker.saga.instance import Awaited, CommandKind, CommandRecord
 from saga_worker.saga.own_work import ActivityFailed, ActivityStep
 from saga_worker.saga.second_start import EARLIER_RUN
+from saga_worker.saga.upcast import upcasted
 
 
 def apply(draft: Draft, result: ActivityResult) -> Next:
@@ -71,7 +72,8 @@ def _is_definite(draft: Draft, step: ActivityStep[Any, Any], is_undo: bool) -> b
 
 def _value(step: ActivityStep[Any, Any], body: bytes) -> Any:
     try:
-        return step.result_model.__pydantic_validator__.validate_json(body, by_name=True, by_alias=False)
+        stored = upcasted(step.result_model, body)
+        return step.result_model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
     except ValidationError as error:
         raise PoisonMessage(
             "schema_mismatch", f"The stored result of {step.id} is no {step.result_model.__name__} of this release."
