@@ -295,7 +295,9 @@ class SleepStep(Step[S], Generic[S]):
 class SavepointStep(Step[S], Generic[S]):
     """A place in the flow that a saga may be rolled back to, `times` times."""
 
-    def __init__(self, name: str, times: int, on_exhausted: OnExhausted, *, source: str) -> None:
+    def __init__(
+        self, name: str, times: int, on_exhausted: OnExhausted = OnExhausted.COMPENSATE, *, source: str
+    ) -> None:
         self.id: Final = checked_name(name, "savepoint", source=source)
         self.source: Final = source
         if times < 1:
