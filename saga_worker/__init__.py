@@ -28,6 +28,7 @@ __all__ = [
     "Retry",
     "Rollback",
     "Saga",
+    "SecondStart",
     "Step",
     "Tally",
     "TerminalError",
@@ -49,6 +50,7 @@ __all__ = [
     "seconds",
     "set_error_mapper",
     "unregister_terminal_errors",
+    "upcast",
     "when",
 ]
 
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from saga_worker.saga.queries import Query
     from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Rollback, Undo, Verdict
     from saga_worker.saga.routing import KeyKind
+    from saga_worker.saga.second_start import SecondStart
     from saga_worker.saga.steps import Step
     from saga_worker.saga.terminal import (
         clear_terminal_errors,
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
         set_error_mapper,
         unregister_terminal_errors,
     )
+    from saga_worker.saga.upcast import upcast
 else:
     _HOMES = {
         "children": ("ChildFailed", "Tally"),
@@ -87,6 +91,7 @@ else:
         "queries": ("Query",),
         "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Rollback", "Undo", "Verdict"),
         "routing": ("KeyKind",),
+        "second_start": ("SecondStart",),
         "steps": ("Step",),
         "terminal": (
             "clear_terminal_errors",
@@ -95,6 +100,7 @@ else:
             "set_error_mapper",
             "unregister_terminal_errors",
         ),
+        "upcast": ("upcast",),
     }
 
     def __getattr__(name: str) -> object:

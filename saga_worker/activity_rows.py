@@ -19,7 +19,14 @@ from pydantic_core import from_json, to_json
 
 from saga_worker.inbox import NewRow
 from saga_worker.saga.changes import SagaChange
-from saga_worker.saga.inputs import ACTIVITY_DONE, ACTIVITY_FAILED, ACTIVITY_LOST, CancelActivity, RunActivity
+from saga_worker.saga.inputs import (
+    ACTIVITY_DONE,
+    ACTIVITY_FAILED,
+    ACTIVITY_LOST,
+    CancelActivity,
+    MoveActivity,
+    RunActivity,
+)
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.routing import command_id
 from saga_worker.saga.rows import Role, RowState
@@ -83,6 +90,15 @@ class Written:
     cancelled: tuple[Key, ...] = ()
 
 
+class Orphan(Struct, frozen=True):
+    """An activity of a version that nobody runs."""
+
+    ref: UUID
+    seq: int
+    definition: str
+    version: str  # "name/version"
+
+
 class _Wanted(Struct, frozen=True):
     saga: Instance
     effect: RunActivity
@@ -96,7 +112,8 @@ class _Wanted(Struct, frozen=True):
 async def save(
     conn: Connection, changes: Sequence[SagaChange], *, worker_id: int, take: Callable[[UUID, str, str], bool]
 ) -> Written:
-    """Cancel and start what these changes ask for. `take` says whether this process runs one of a step at once."""
+    """Move, cancel and start what these changes ask for; `take` says whether one of a step runs here at once."""
+    await _move(conn, changes)
     cancelled = [(c.ref, e.seq) for c in changes for e in c.effects if isinstance(e, CancelActivity)]
     if cancelled:
         await conn.execute("activity_cancel", [ref for ref, _ in cancelled], [seq for _, seq in cancelled])
@@ -132,6 +149,12 @@ async def next_due(conn: Connection) -> float | None:
 async def expired(conn: Connection, versions: Sequence[str], *, hung_after: float, limit: int) -> list[Attempt]:
     """Attempts whose worker is gone, or that hang; locked for this transaction."""
     return [_attempt(row) for row in await conn.fetch("activity_expired", list(versions), hung_after, limit)]
+
+
+async def orphans(conn: Connection, versions: Sequence[str], *, limit: int) -> list[Orphan]:
+    """Activities of these versions ("name/version") that wait for an attempt."""
+    rows = await conn.fetch("activity_orphans", list(versions), limit)
+    return [Orphan(row["ref"], row["seq"], row["definition"], row["version"]) for row in rows]
 
 
 async def settle(conn: Connection, ended: Iterable[Ended]) -> list[NewRow]:
@@ -182,6 +205,18 @@ async def _too_late(conn: Connection, ended: dict[Key, Ended]) -> set[Key]:
         return set()
     rows = await conn.fetch("activity_late", [k[0] for k in worked], [k[1] for k in worked])
     return {(row["ref"], row["seq"]) for row in rows}
+
+
+async def _move(conn: Connection, changes: Sequence[SagaChange]) -> None:
+    """Of several moves of one activity the last."""
+    moves = {
+        (c.ref, e.seq): (c.ref, e.seq, e.version, e.step, e.timeout.total_seconds(), e.input)
+        for c in changes
+        for e in c.effects
+        if isinstance(e, MoveActivity)
+    }
+    if moves:
+        await conn.execute("activity_move", *zip(*moves.values(), strict=True))
 
 
 def _outcome(ended: Ended) -> str:

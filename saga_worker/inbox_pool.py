@@ -127,8 +127,11 @@ class InboxPool:
         overdue = self._now() - self._look_at
         refs = self._take() if overdue < self._settings.poll_seconds else []
         if not refs and overdue >= 0:
+            # Before looking: whoever says meanwhile that there is something brings the next look forward.
+            self._look_at = self._now() + self._settings.poll_seconds * random.uniform(0.8, 1.2)
             refs = await self._claim()
-            self._look_at = self._now() + (0 if refs else self._settings.poll_seconds * random.uniform(0.8, 1.2))
+            if refs:
+                self._look_at = min(self._look_at, self._now())
         return refs or self._take()
 
     def _take(self) -> list[UUID]:

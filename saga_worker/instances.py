@@ -56,8 +56,9 @@ async def save(conn: Connection, changes: Sequence[SagaChange], *, worker_id: in
     """
     moved = (c for c in changes if c.after is not None and c.after is not c.before)
     changed = sorted(moved, key=lambda c: c.ref.int)  # comparing UUIDs takes eight times as long
-    await _insert(conn, [c.after for c in changed if c.before is None and c.after is not None])
-    await _update(conn, [(c.after, len(c.journal)) for c in changed if c.before is not None and c.after is not None])
+    await _supersede(conn, [c.before for c in changed if c.before is not None and c.has_begun])
+    await _insert(conn, [c.after for c in changed if c.after is not None and c.has_begun])
+    await _update(conn, [(c.after, len(c.journal)) for c in changed if c.after is not None and not c.has_begun])
     await _journal(conn, changed, worker_id)
 
 
@@ -96,6 +97,15 @@ def _instance(row: asyncpg.Record) -> Instance:
     )
 
 
+async def _supersede(conn: Connection, ended: list[Instance]) -> None:
+    """Earlier runs from now on: they give up their ref to the next one, and are found by their id."""
+    if not ended:
+        return
+    written = await conn.execute("supersede_sagas", [s.saga_id for s in ended], [s.revision for s in ended])
+    if written != len(ended):
+        raise LeaseLost(f"{len(ended) - written} of {len(ended)} sagas are not at the revision that was locked.")
+
+
 async def _insert(conn: Connection, new: list[Instance]) -> None:
     if not new:
         return
@@ -129,7 +139,7 @@ async def _update(conn: Connection, changed: list[tuple[Instance, int]]) -> None
 
 
 async def _journal(conn: Connection, changed: list[SagaChange], worker_id: int) -> None:
-    rows = [_journal_values(c.after, c.before, entry) for c in changed if c.after is not None for entry in c.journal]
+    rows = [_journal_values(c, c.after, entry) for c in changed if c.after is not None for entry in c.journal]
     if not rows:
         return
     written = await conn.execute("insert_journal", rows, worker_id)
@@ -137,7 +147,8 @@ async def _journal(conn: Connection, changed: list[SagaChange], worker_id: int) 
         raise LeaseLost(f"{len(rows) - written} of {len(rows)} journal rows were not written.")
 
 
-def _journal_values(after: Instance, before: Instance | None, entry: JournalRow) -> tuple[object, ...]:
+def _journal_values(change: SagaChange, after: Instance, entry: JournalRow) -> tuple[object, ...]:
+    before = None if change.has_begun else change.before
     return (
         after.saga_id, entry.revision, entry.definition_version, entry.input_kind, entry.consumer, entry.source,
         entry.message_id, entry.inbox_id, entry.decided_at, entry.from_status, entry.to_status,

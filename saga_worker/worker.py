@@ -259,7 +259,7 @@ class Worker:
         if "sweep" in self.roles:
             sweepers += [
                 ExpiredLeases(self.database, self.pool),
-                AbsentDefinitions(self.database, self.pool),
+                AbsentDefinitions(self.database, self.pool, self.registry),
                 Retention(self.database, window=window),
             ]
         return sweepers

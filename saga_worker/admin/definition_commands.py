@@ -45,7 +45,8 @@ def check(place: str | None) -> None:
     for name, version in registry.versions():
         saga = registry.find(name, version)
         assert saga is not None
-        click.echo(f"{name} {version}: {len(saga.steps)} steps, started by {', '.join(saga.starts)}")
+        steps = f"{len(saga.steps)} step{'s' * (len(saga.steps) != 1)}"
+        click.echo(f"{name} {version}: {steps}, started by {', '.join(saga.starts)}")
         for hint in hints(saga):
             say(f"Hint: {hint}")
 

@@ -24,6 +24,7 @@ from saga_worker.admin.options import (
     why_option,
 )
 from saga_worker.admin.saga_query import query
+from saga_worker.admin.saga_signal import signal
 from saga_worker.admin.saga_start import start
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ REFUSALS = {
     "saga_finished": "it has ended",
     "paused": "it is paused; `saga-worker saga resume` ends that",
     "not_paused": "it is not paused",
+    "not_waiting": "it does not stand at this wait or sleep; `saga-worker saga show` says where it stands",
     "timer_not_armed": "the timer has fired meanwhile, or was cancelled or armed anew; look again",
     "nothing_to_mark": "nothing that this step has done is left to be undone; `saga-worker saga show` lists what each"
     " step has done",
@@ -71,10 +73,10 @@ class Place(click.ParamType[tuple["datetime", "UUID"]]):
 
 @click.group(epilog="\b\nExample:\n  saga-worker saga show checkout/4711")
 def saga() -> None:
-    """Start, list, show and ask sagas, try them again, and take their course in hand."""
+    """Start, signal, list, show and ask sagas, try them again, and take their course in hand."""
 
 
-for command in (start, query, *saga_control.COMMANDS, timer_commands.timer):
+for command in (start, signal, query, *saga_control.COMMANDS, timer_commands.timer):
     saga.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""`saga-worker saga compensate | pause | resume | cancel | mark-undone`: an operator takes the course of sagas in hand.
+"""`saga-worker saga compensate | pause | resume | cancel | mark-undone | wake`: an operator takes sagas in hand.
 
 Nothing here changes a saga: each command is an inbox row that a worker decides about under the saga's lock
 (`saga.decide.control`), beside a row of the audit.
@@ -95,7 +95,19 @@ def mark_undone(name: str, step: str, **options: Any) -> None:
     ask((name,), "mark_undone", {"step": step}, **options)
 
 
-COMMANDS = (compensate, pause, resume, cancel, mark_undone)
+@click.command(epilog='\b\nExample:\n  saga-worker saga wake checkout/4711 approval --why "approved on paper"')
+@click.argument("name", metavar="SAGA_ID|DEFINITION/KEY")
+@click.argument("step")
+@asking()
+def wake(name: str, step: str, **options: Any) -> None:
+    """End the wait or the sleep STEP without its event, or before its time: the saga goes on with what comes after it.
+
+    No handler of the wait runs. To end a wait as its event would, send that: `saga-worker saga signal`.
+    """
+    ask((name,), "wake", {"step": step}, **options)
+
+
+COMMANDS = (compensate, pause, resume, cancel, mark_undone, wake)
 
 
 def ask(

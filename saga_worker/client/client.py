@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self, overload
 from uuid import UUID, uuid4
 
-from saga_worker import inbox
+from saga_worker import inbox, queries, signals
 from saga_worker.client.contract import Snapshot, StartRefused
 from saga_worker.client.rows import body_of, route_of, start_row
 from saga_worker.client.run import Run
@@ -16,9 +16,11 @@ from saga_worker.envelope import EnvelopeLimits
 from saga_worker.inbox import NewRow, Verdict
 from saga_worker.saga.definition import Saga, Start
 from saga_worker.saga.messages import Event
+from saga_worker.saga.queries import A, Query
 from saga_worker.saga.routing import Route, canonical_key, ref_of
 from saga_worker.saga.steps import E, S
 from saga_worker.settings import Settings
+from saga_worker.signals import Sent
 from saga_worker.sql.connection import Connection, Database, UnknownCommit
 from saga_worker.sql.migrate import check
 from saga_worker.wake_up import tell
@@ -124,6 +126,19 @@ class Client:
         """The saga of this key as it was last committed; None: there is none (yet, or any more)."""
         ref = ref_of(saga.name, canonical_key(key, saga.key_kind))
         return await read_snapshot(self._database, saga, ref=ref)
+
+    async def signal(self, saga: Saga[Any], event: Event, *, message_id: str | None = None) -> Sent:
+        """Send an event to the one saga whose key stands in it; it is parked where it comes too early.
+
+        Raises `SignalRefused` when `saga` takes no such event. With a `message_id` it may be sent again: it is stored
+        once.
+        """
+        return await signals.send(self._database, saga, event, message_id=message_id, source=self._source)
+
+    async def ask(self, query: Query[S, A], key: str | int | UUID) -> A:
+        """What a saga answers to this query now, as it was last committed; raises `QueryRefused`, `QueryFailed`."""
+        async with self._database.autocommit() as connection:
+            return await queries.ask(connection, query, key)
 
     async def _store(self, row: NewRow, route: Route) -> bool:
         """Whether it was there already."""

@@ -17,6 +17,8 @@ class Accepted(StrEnum):
     """What a start has led to."""
 
     STARTED = "started"
+    JOINED = "joined"  # there is a saga of the key, and the start stands for it (`SecondStart.JOIN`)
+    QUEUED = "queued"  # there is one, and a new run begins when it has ended (`SecondStart.QUEUE`)
 
 
 class StartRefused(SagaWorkerError):
@@ -55,6 +57,7 @@ class Snapshot(Generic[S]):
 
     @property
     def has_ended(self) -> bool:
+        """The status is final."""
         return self.status.is_final
 
     @property

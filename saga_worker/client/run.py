@@ -10,6 +10,7 @@ from saga_worker.client.contract import Accepted, NotDecided, Snapshot, StartRef
 from saga_worker.client.snapshots import read_snapshot
 from saga_worker.client.watch import StartRow, Watch
 from saga_worker.saga.definition import Saga
+from saga_worker.saga.second_start import DUPLICATE_START, JOINED, QUEUED
 from saga_worker.saga.steps import S
 from saga_worker.sql.connection import Database
 
@@ -47,7 +48,7 @@ class Run(Generic[S]):
         """The saga when it has ended, however it did. Raises `StartRefused`, or `StillOpen` after `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
-                row = await self._watch.row(self._dedup, lambda row: row.is_decided)
+                row = await self._watch.row(self._dedup, lambda row: row.is_settled)
                 self._judged(row)
                 assert row.saga_id is not None
                 await self._watch.end(row.saga_id)
@@ -62,6 +63,10 @@ class Run(Generic[S]):
         if row.state == "done":
             return Accepted.STARTED
         reason = row.reason or row.state
+        if reason == JOINED:
+            return Accepted.JOINED
+        if row.state == "parked" and reason in QUEUED:
+            return Accepted.QUEUED
         what = f"{row.error}" if row.error else _SENTENCES.get(reason, f"The start is {row.state}: {reason}.")
         raise StartRefused(reason, f"{self} was not started. {what}")
 
@@ -69,4 +74,4 @@ class Run(Generic[S]):
         return f"{self.saga.name}/{self.key}"
 
 
-_SENTENCES = {"duplicate_start": "There is a saga of this key already."}
+_SENTENCES = {DUPLICATE_START: "There is a saga of this key already."}

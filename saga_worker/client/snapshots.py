@@ -8,6 +8,7 @@ from saga_worker.client.contract import Snapshot
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.steps import S
 from saga_worker.saga.transitions import Status
+from saga_worker.saga.upcast import upcasted
 from saga_worker.sql.connection import Database
 
 
@@ -33,7 +34,7 @@ async def read_snapshot(
         attention=row["attention"],
         unsettled=row["unsettled"],
         revision=row["revision"],
-        state=read(row["state"], by_name=True, by_alias=False),
+        state=read(upcasted(saga.state_model, row["state"]), by_name=True, by_alias=False),
         started_at=row["started_at"],
         updated_at=row["updated_at"],
         finished_at=row["finished_at"],

@@ -34,7 +34,13 @@ class StartRow(Struct, frozen=True):
 
     @property
     def is_decided(self) -> bool:
+        """Whether it is known what the start does, perhaps later."""
         return self.state not in ("ready", "held")
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has had its effect, or will have none."""
+        return self.is_decided and self.state != "parked"
 
 
 class Watch:

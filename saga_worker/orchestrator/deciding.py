@@ -67,11 +67,12 @@ class Decider:
                 if instance is not None and (why := self._registry.why_stranded(instance)) is not None:
                     advanced.stranded[ref] = why
                 continue
-            saga_id = uuid7() if instance is None else _NOT_DRAWN
+            may_begin = instance is None or instance.status.is_final
+            saga_id = uuid7() if may_begin else _NOT_DRAWN
             mine = self._given(backlog.now, saga_id, unsent.get(ref, _NONE))
             change = fold(
                 saga, ref, instance, rows, mine, self._limits, alone=alone, write_error=write_error, fires=fires,
-                upgrade=upgrade,
+                upgrade=upgrade, newest=self._registry.latest(saga.name),
             )  # fmt: skip
             advanced.add(change)
         advanced.again |= backlog.truncated & {change.ref for change in advanced.changes if change.rows}

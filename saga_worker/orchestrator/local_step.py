@@ -25,6 +25,7 @@ from saga_worker.saga.inputs import LocalDone, LocalFailed
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.terminal import resolve_terminal_error
+from saga_worker.saga.upcast import upcasted
 from saga_worker.sql.connection import Connection, Database, describe, is_transient
 from saga_worker.telemetry import trace_of_logs
 from saga_worker.workers import Intent
@@ -162,14 +163,15 @@ async def _call(saga: Saga[Any], instance: Instance, due: tuple[int, int], sessi
     step = saga.steps[record.step]
     assert isinstance(step, LocalStep)
     read = saga.state_model.__pydantic_validator__.validate_json
-    state = read(instance.state, by_name=True, by_alias=False)
+    stored = upcasted(saga.state_model, instance.state)
+    state = read(stored, by_name=True, by_alias=False)
     trace = instance.progress.trace
     before = trace_of_logs.set(trace.id if trace else None)
     try:
         if record.undoes is not None:
             assert step.undo_work is not None
             await step.undo_work(state, session)
-            state, verdict = read(instance.state, by_name=True, by_alias=False), None
+            state, verdict = read(stored, by_name=True, by_alias=False), None
         else:
             verdict = await step.work(state, session)
         await session.commit()  # ends the session's savepoint, not the transaction

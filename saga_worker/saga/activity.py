@@ -151,6 +151,7 @@ class Activity(ABC, Generic[I, O]):
 
     @property
     def has_compensation(self) -> bool:
+        """Whether it says how it is taken back."""
         return self.compensate_shape is not None
 
     @property

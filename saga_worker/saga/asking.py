@@ -11,12 +11,14 @@ from pydantic import BaseModel
 from saga_worker.saga.decide import describe_error
 from saga_worker.saga.errors import QueryFailed
 from saga_worker.saga.queries import A, Query, S
+from saga_worker.saga.upcast import upcasted
 
 
 def answer(query: Query[S, A], state: bytes) -> A:
     """The answer for this stored state; raises `QueryFailed`."""
     try:
-        copy: S = query.saga.state_model.__pydantic_validator__.validate_json(state, by_name=True, by_alias=False)
+        model = query.saga.state_model
+        copy: S = model.__pydantic_validator__.validate_json(upcasted(model, state), by_name=True, by_alias=False)
         found = query.answer(copy)
         _check(found, query.answer_model)
     except Exception as error:

@@ -13,6 +13,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from saga_worker.saga import flow
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.draft import EVERY, LOCAL, LOCAL_FAILED, SLEEP, STEP_AGAIN, TIMER_FAILED, UNDELIVERABLE, WAIT
 from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Progress, Timer
@@ -24,7 +25,7 @@ from saga_worker.saga.transitions import Status
 from saga_worker.saga.upgrade import Upgrade
 
 _OF_STEPS: Final = (WAIT, EVERY, SLEEP, STEP_AGAIN)  # timers that are named after a step, not after a command
-_ANSWERED: Final = (CommandOf, ActivityStep, LocalStep)
+_ANSWERED: Final = (CommandOf, ActivityStep, LocalStep, SubsagaStep, EachStep)
 
 
 class NoPlace(Exception):
@@ -43,6 +44,7 @@ class _Move:
         self.saga, self.old, self.upgrade = saga, upgrade.old, upgrade
         self.instance, self.before = instance, instance.progress
         self.recorded = {} if self.before.recorded is UNSET else self.before.recorded
+        self.items = {} if self.before.items is UNSET else self.before.items
         self.active: dict[str, int | None] = {}  # under the new names
         self.commands: dict[int, CommandRecord] = {}
         self.timers: dict[str, Timer] = {}
@@ -62,6 +64,7 @@ class _Move:
             attention=tuple(self._attention(entry, names) for entry in self.before.attention),
             rounds={self._loop(name): number for name, number in self.before.rounds.items()},
             recorded={seq: r for seq, r in self.recorded.items() if seq in self.commands} or UNSET,
+            items={seq: counts for seq, counts in self.items.items() if seq in self.commands} or UNSET,
             withdrawn=tuple(seq for seq in self.before.withdrawn if seq in self.commands),
             savepoints={
                 step.id: mark
@@ -81,31 +84,36 @@ class _Move:
         target = self._step(step_id)
         if target is None:
             raise NoPlace(f"it stands at {step_id}, which version {self.saga.version} does not have")
-        if type(target) is not self._kind(step_id, seq):
+        if type(target) is not self._kind(step_id, seq, target):
             raise NoPlace(f"it stands at {step_id}, which is another kind of step in version {self.saga.version}")
         return target
 
-    def _kind(self, step_id: str, seq: int | None) -> type:
+    def _kind(self, step_id: str, seq: int | None, target: AnyStep) -> type:
         """The kind of an open step; without its definition by what such a step leaves in a stored saga."""
         if self.old is not None:
             return type(self.old.steps.get(step_id))
         if seq is not None:
-            return self._kind_of(self.before.commands[seq])
+            return self._kind_of(self.before.commands[seq], target)
         if f"{SLEEP}:{step_id}" in self.before.timers:
             return SleepStep
+        if any(self.before.commands[entry].step == step_id for entry in self.recorded):
+            return PlacedStep  # it waits to be entered again
         return SavepointStep if step_id in self.before.savepoints else WaitStep
 
-    def _kind_of(self, record: CommandRecord) -> type:
+    def _kind_of(self, record: CommandRecord, target: AnyStep) -> type:
         if self.old is not None:
             return type(self.old.steps.get(record.step))
         if record.destination:
             return CommandOf
-        if (record.seq if record.undoes is None else record.undoes) in self.recorded:
-            return PlacedStep
+        forward = record.seq if record.undoes is None else record.undoes
+        if forward in self.recorded or forward in self.items:
+            return PlacedStep if forward in self.recorded else EachStep
         is_local = f"{LOCAL}:{record.seq}" in self.before.timers or (
             f"{LOCAL_FAILED}: {record.step}" in self.before.attention
         )
-        return LocalStep if is_local else ActivityStep
+        if is_local:
+            return LocalStep
+        return SubsagaStep if isinstance(target, SubsagaStep) else ActivityStep  # they leave the same behind
 
     def _compare_order(self) -> None:
         """What lies ahead in one version must not lie behind in the other: it would be left out, or done again."""
@@ -166,10 +174,10 @@ class _Move:
     def _kind_in_general(self, record: CommandRecord, target: Answered) -> type:
         """Of own work that is over nothing says which kind it was: the new version is believed."""
         is_over = record.fate not in (Fate.SENT, Fate.UNKNOWN)
-        if self.old is None and not record.destination and is_over and isinstance(target, ActivityStep | LocalStep):
+        if self.old is None and not record.destination and is_over and not isinstance(target, CommandOf):
             is_recorded = record.seq in self.recorded
             return type(target) if is_recorded is isinstance(target, PlacedStep) or not target.has_undo else type(None)
-        return self._kind_of(record)
+        return self._kind_of(record, target)
 
     def _may_be_undone(self, record: CommandRecord) -> bool:
         if record.kind is CommandKind.UNDO or record.undone or record.fate is Fate.REJECTED:
@@ -200,6 +208,8 @@ class _Move:
                 return older is not None and _answers(older).issubset(_answers(model))
             case ActivityStep() if not is_undo and isinstance(old, ActivityStep):
                 return _shape(old) == _shape(target)
+            case SubsagaStep() | EachStep() if isinstance(old, SubsagaStep | EachStep):
+                return old.child.name == target.child.name
             case _:
                 return True
 

@@ -33,7 +33,10 @@ class JournalRow(Struct, frozen=True):
 
 @dataclass(slots=True)
 class SagaChange:
-    """Everything that becomes of one locked saga in one transaction."""
+    """Everything that becomes of one locked saga in one transaction.
+
+    When `after` has another id than `before`, the run that was locked has ended before, and the next one has begun.
+    """
 
     ref: UUID
     before: Instance | None
@@ -52,10 +55,13 @@ class SagaChange:
     @property
     def has_begun(self) -> bool:
         """Whether the saga was made in this transaction."""
-        return self.before is None and self.after is not None
+        if self.after is None or self.before is None:
+            return self.after is not None
+        one, other = self.before.saga_id, self.after.saga_id
+        return one is not other and one != other  # comparing UUIDs is slow, and of one run they are one object
 
     @property
     def has_ended(self) -> bool:
         """Whether the saga came to its end in this transaction."""
-        was_final = self.before is not None and self.before.status.is_final
+        was_final = self.before is not None and self.before.status.is_final and not self.has_begun
         return self.after is not None and self.after.status.is_final and not was_final

@@ -16,6 +16,7 @@ from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.routing import KeyKind
+from saga_worker.saga.second_start import SecondStart
 from saga_worker.saga.steps import CommandOf, WaitStep
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 def problems(saga: Saga[Any]) -> Iterator[str]:
     """One line for each problem; nothing: the saga may be used."""
     yield from _starts(saga)
+    yield from _second_start(saga)
     yield from _keys(saga)
     yield from _models(saga)
     yield from _ambiguous_events(saga)
@@ -67,6 +69,16 @@ def hints(saga: Saga[Any]) -> Iterator[str]:
 def _starts(saga: Saga[Any]) -> Iterator[str]:
     if not saga.starts and not saga.parents:
         yield f"{saga.source}: saga {saga.name} has no start; declare one with @{saga.name}.starts_on(…)."
+
+
+def _second_start(saga: Saga[Any]) -> Iterator[str]:
+    """A numbered start that waits for the end of a run would hold up the very events that lead there."""
+    for wire_type, start in saga.starts.items():
+        if saga.second_start is SecondStart.QUEUE and saga.sequences.get(wire_type) is not None:
+            yield (
+                f"{start.source}: saga {saga.name} queues second starts, and {wire_type} is numbered; leave out its"
+                " sequence=…, or choose another second_start."
+            )
 
 
 def _keys(saga: Saga[Any]) -> Iterator[str]:

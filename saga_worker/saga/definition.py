@@ -34,6 +34,7 @@ from saga_worker.saga.placed import Outputs, PlacedStep, place
 from saga_worker.saga.queries import A, Query
 from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
+from saga_worker.saga.second_start import SecondStart
 from saga_worker.saga.source import check_handler, checked_name, step_name, where, where_called
 from saga_worker.saga.steps import (
     UNDO_RETRY,
@@ -94,7 +95,12 @@ Entry: TypeAlias = "Start[Any, Any] | On | Arm"
 
 
 class Saga(Generic[S]):
-    """A saga over state `S`. `deadline` bounds a whole run; `key_kind` is read off the key fields unless given."""
+    """A saga over state `S`, a pydantic model that survives JSON.
+
+    `name` and `version` stand in every stored saga. `deadline` bounds a whole run: then the saga compensates, past the
+    pivot it asks for attention. `key_kind` is read off the key fields unless given. Whatever is wrong raises
+    `DefinitionError` with file, line and remedy, where it is declared or, of the whole, in `check`.
+    """
 
     def __init__(
         self,
@@ -104,6 +110,7 @@ class Saga(Generic[S]):
         version: int = 1,
         deadline: timedelta | None = None,
         key_kind: KeyKind | None = None,
+        second_start: SecondStart = SecondStart.REJECT,
     ) -> None:
         self.source: Final = where_called()
         self.name: Final = checked_name(name, "saga", source=self.source)
@@ -123,6 +130,7 @@ class Saga(Generic[S]):
         self.upgrades: Final[dict[int, Upgrade]] = {}  # by the version that they start from
         self.reads_outputs = False  # some input map takes all outputs
         self.queries: Final[dict[str, Query[S, Any]]] = {}
+        self.second_start: Final = second_start
         self._key_kind = key_kind
         self._flow: Flow[S] | None = None
 

@@ -26,6 +26,7 @@ from saga_worker.saga.inputs import (
     Decision,
     Effect,
     Given,
+    MoveActivity,
     Outcome,
     Postponed,
     PublishEvent,
@@ -53,6 +54,7 @@ from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status, move
+from saga_worker.saga.upcast import UPCASTERS, upcasted
 
 # Timer names are "<kind>:<seq or step id>"; `deadline` stands alone.
 TIMEOUT: Final = "timeout"  # no answer to a command
@@ -122,6 +124,7 @@ class Draft:
         self.parent = None if progress.parent is UNSET else progress.parent
         self.trace = progress.trace
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
+        self.since = progress.since
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
         self.near: Callable[..., Any] | str | None = None  # what of the author's was run last: a function, or a place
@@ -132,8 +135,9 @@ class Draft:
     def state(self) -> Any:
         """The author's model; what a maker does to it is not kept, see `handle`."""
         if self._state is None:
-            read = self.saga.state_model.__pydantic_validator__.validate_json
-            self._state = read(self.state_bytes, by_name=True, by_alias=False)
+            model = self.saga.state_model
+            stored = upcasted(model, self.state_bytes) if UPCASTERS else self.state_bytes
+            self._state = model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
         return self._state
 
     def start(self, state: BaseModel) -> None:
@@ -235,12 +239,28 @@ class Draft:
         if isinstance(step, SubsagaStep | EachStep):
             self._start_children(record, step)
             return
-        timeout = step.timeout if record.undoes is None else step.undo_timeout
-        forward = record.seq if record.undoes is None else record.undoes
-        stored = stored_for_call(self.recorded[forward]) if isinstance(step, PlacedStep) else self.state_bytes
+        stored, timeout = self._work_of(record, step)
         self.effects.append(
             RunActivity(record.seq, step.id, stored, record.attempts, timeout, record.undoes, self.trace or None)
         )
+
+    def _work_of(self, record: CommandRecord, step: ActivityStep[Any, Any]) -> tuple[bytes, timedelta]:
+        """What an attempt reads, and how long it may take."""
+        timeout = step.timeout if record.undoes is None else step.undo_timeout
+        forward = record.seq if record.undoes is None else record.undoes
+        stored = stored_for_call(self.recorded[forward]) if isinstance(step, PlacedStep) else self.state_bytes
+        return stored, timeout
+
+    def move_work(self) -> None:
+        """The saga has come to another version: so have the activities that somebody may still run."""
+        for record in self.commands.values():
+            step = self.step(record)
+            if not isinstance(step, ActivityStep) or record.fate not in (Fate.SENT, Fate.UNKNOWN):
+                continue
+            forward = record.seq if record.undoes is None else record.undoes
+            if not isinstance(step, PlacedStep) or forward in self.recorded:
+                stored, timeout = self._work_of(record, step)
+                self.effects.append(MoveActivity(record.seq, step.id, self.saga.version, stored, timeout))
 
     # -- what reusable activities have taken and returned -------------------------------------------------------------
 
@@ -439,6 +459,10 @@ class Draft:
             return False
         return record.fate is Fate.DONE or (record.fate is Fate.UNKNOWN and is_undone_at_once(step))
 
+    def is_of_earlier_run(self, seq: int) -> bool:
+        """Whether this number was given out by a run of this key before this one."""
+        return self.since is not UNSET and 1 <= seq <= self.since
+
     def is_awaited(self, record: CommandRecord) -> bool:
         """Something goes on when this command is answered."""
         if record.undoes is None:
@@ -554,7 +578,7 @@ class Draft:
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
             savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
-            items=self.items or UNSET, parent=self.parent or UNSET,
+            items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,

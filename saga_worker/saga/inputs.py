@@ -184,6 +184,16 @@ class CancelActivity(Struct, frozen=True):
     seq: int
 
 
+class MoveActivity(Struct, frozen=True):
+    """Further attempts of this activity, or undo, are made by another version of the definition, on this input."""
+
+    seq: int
+    step: str
+    version: int
+    input: bytes
+    timeout: timedelta
+
+
 class StartChildren(Struct, frozen=True):
     """Note these children (key, or None, and first state of each), and start the first `started` of them.
 
@@ -227,10 +237,18 @@ class TellParent(Struct, frozen=True):
 
 
 MESSAGES: Final = (SendCommand, PublishEvent)  # the effects that go through the outbox
-OF_ACTIVITIES: Final = (RunActivity, CancelActivity)
+OF_ACTIVITIES: Final = (RunActivity, CancelActivity, MoveActivity)
 OF_CHILDREN: Final = (StartChildren, MoreChildren, UndoChildren, TellParent)
 Effect = (
-    SendCommand | PublishEvent | RunActivity | CancelActivity | StartChildren | MoreChildren | UndoChildren | TellParent
+    SendCommand
+    | PublishEvent
+    | RunActivity
+    | CancelActivity
+    | MoveActivity
+    | StartChildren
+    | MoreChildren
+    | UndoChildren
+    | TellParent
 )
 
 

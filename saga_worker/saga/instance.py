@@ -153,6 +153,7 @@ class Progress(Struct, frozen=True):
     items: dict[int, Items] | UnsetType = UNSET  # seq of a `for_each` -> its children
     parent: Parent | UnsetType = UNSET
     trace: Trace | UnsetType = UNSET
+    since: int | UnsetType = UNSET  # the last number of the runs of this key before this one
 
 
 class Instance(Struct, frozen=True):

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import TypeVar, Unpack
 
 from saga_worker.saga.errors import DefinitionError, PoisonMessage
+from saga_worker.saga.upcast import UPCASTERS, upcasted
 
 MAX_TYPE_BYTES: Final = 255  # AMQP's short string: the `type` property and the routing key
 MAX_LISTED_ERRORS: Final = 10
@@ -69,11 +70,18 @@ class Message(BaseModel):
 
 
 class Event(Message):
-    """Something that has happened; published to whoever subscribes."""
+    """Something that has happened; published to whoever subscribes.
+
+    ::
+
+        class OrderPlaced(Event):  # on the wire: order_placed
+            order_id: str
+            cents: int
+    """
 
 
 class Done(Message):
-    """The reply of a command that has nothing to say."""
+    """The reply (`done`, `{}`) of a command that has nothing to say."""
 
 
 class Rejected(Message):
@@ -88,14 +96,31 @@ M = TypeVar("M", bound=Message)
 
 
 class Command(Message, Generic[R, X]):
-    """A request to one participant, answered by `R` (done) or `X` (rejected, final); either may be a union."""
+    """A request to one participant, answered by `R` (it is done) or `X` (rejected, which is final).
+
+    Without words of its own it is answered by `Done` or `Rejected`. Either place may hold a union. Raises
+    `DefinitionError` where it is used, if an answer is no `Message` or two answers have one wire type.
+
+    ::
+
+        class ReserveStock(Command[StockReserved, OutOfStock]):
+            order_id: str
+    """
 
 
 C = TypeVar("C", bound="Command[Message, Message]", covariant=True)
 
 
 class UndoOf(Command[R, X], Generic[C, R, X]):
-    """The command that takes `C` back."""
+    """The command that takes `C` back, answered by `R` or `X` like any other.
+
+    It may reach a participant that never did what it takes back; the answer is a success all the same.
+
+    ::
+
+        class ReleaseStock(UndoOf[ReserveStock]):
+            order_id: str
+    """
 
 
 def wire_types(model: type[Message]) -> tuple[str, ...]:
@@ -126,6 +151,8 @@ def undone_model(undo: type[UndoOf[Any, Any, Any]]) -> type[Command[Any, Any]]:
 
 def decode(body: bytes, model: type[M], wire_type: str) -> M:
     """The message in `body`; raises `PoisonMessage("schema_mismatch")` with field paths, never with values."""
+    if UPCASTERS:
+        body = upcasted(model, body)
     try:
         message: M = model.__pydantic_validator__.validate_json(body)
     except ValidationError as error:

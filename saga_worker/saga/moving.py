@@ -20,6 +20,7 @@ from saga_worker.saga.draft import DEADLINE, DEADLINE_PASSED, Draft
 from saga_worker.saga.inputs import Applied, Decision, Given
 from saga_worker.saga.instance import Instance, Progress
 from saga_worker.saga.transitions import Status
+from saga_worker.saga.upcast import upcasted
 from saga_worker.saga.upgrade import Upgrade
 
 
@@ -75,13 +76,15 @@ def _move(hop: Hop, progress: Progress, instance: Instance, given: Given) -> Dec
     if upgrade.old is None:
         old_state = from_json(instance.state)
     else:
-        read = upgrade.old.state_model.__pydantic_validator__.validate_json
-        old_state = read(instance.state, by_name=True, by_alias=False)
+        model = upgrade.old.state_model
+        stored = upcasted(model, instance.state)
+        old_state = model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
     state = upgrade.make(old_state)
     if not isinstance(state, saga.state_model):
         raise TypeError(f"the upgrade returned {type(state).__name__}; return {saga.state_model.__name__}")
     draft = Draft(saga, replace(instance, definition_version=saga.version, progress=progress), given)
     draft.keep(state)
+    draft.move_work()
     _bound(draft)
     return draft.finish(Applied())
 

@@ -19,6 +19,7 @@ from saga_worker.saga.retry import Retry, Undo, Verdict
 from saga_worker.saga.source import check_coroutine, check_handler, returned_class, step_name, where
 from saga_worker.saga.steps import CommandOf, EmitStep, S, SavepointStep, SleepStep, Step, WaitStep, refuse_second
 from saga_worker.saga.terminal import ErrorMapper
+from saga_worker.saga.upcast import upcasted
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -42,7 +43,9 @@ class ActivityContext(Protocol):
         ...
 
     @property
-    def saga_key(self) -> str: ...
+    def saga_key(self) -> str:
+        """The key of its saga, as text."""
+        ...
 
     @property
     def deadline(self) -> datetime:
@@ -110,7 +113,9 @@ class ActivityStep(Step[S], Generic[S, O]):
         self, stored: bytes, state_model: type[BaseModel], ctx: ActivityContext, *, is_undo: bool
     ) -> Awaitable[object]:
         """An attempt, to be awaited: the work, or what takes it back, on the state that was stored for it."""
-        state = state_model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
+        state = state_model.__pydantic_validator__.validate_json(
+            upcasted(state_model, stored), by_name=True, by_alias=False
+        )
         if not is_undo:
             return self.work(state, ctx)
         assert self.undo_work is not None

@@ -28,6 +28,7 @@ from saga_worker.saga.retry import Retry, Undo
 from saga_worker.saga.source import check_handler, checked_name, local_names, where_called
 from saga_worker.saga.source import where as place_of
 from saga_worker.saga.steps import UNDO_RETRY, Arm, E, S, checked_bound, checked_event
+from saga_worker.saga.upcast import upcasted
 
 InputMap: TypeAlias = Callable[..., "BaseModel | dict[str, Any]"]
 AddArm: TypeAlias = Callable[[str, Arm], None]
@@ -46,7 +47,8 @@ class Outputs:
         if stored is None:
             raise LookupError(f"step {step.id} has returned nothing yet; ask `in` first, or place it before this one")
         model: Any = step.result_model
-        found: O = model.__pydantic_validator__.validate_json(bytes(stored), by_name=True, by_alias=False)
+        current = upcasted(model, bytes(stored))
+        found: O = model.__pydantic_validator__.validate_json(current, by_name=True, by_alias=False)
         return found
 
     def __contains__(self, step: ActivityStep[Any, Any]) -> bool:
@@ -155,7 +157,8 @@ class PlacedStep(ActivityStep[S, O], Generic[S, I, O]):
 
     def _read(self, stored: Raw, model: type[BaseModel], what: str) -> Any:
         try:
-            return model.__pydantic_validator__.validate_json(bytes(stored), by_name=True, by_alias=False)
+            current = upcasted(model, bytes(stored))
+            return model.__pydantic_validator__.validate_json(current, by_name=True, by_alias=False)
         except ValidationError as error:
             misfits = error.errors(include_url=False, include_context=False, include_input=False)
             fields = ", ".join(f"{'.'.join(map(str, each['loc'])) or 'all'}: {each['type']}" for each in misfits[:10])

@@ -34,33 +34,42 @@ class Undo(StrEnum):
 class OnTimeout(StrEnum):
     """What a wait does when its time is over."""
 
-    COMPENSATE = "compensate"
-    CONTINUE = "continue"
+    COMPENSATE = "compensate"  # past the pivot: it stays open and asks for attention
+    CONTINUE = "continue"  # the flow goes on behind it
 
 
 @dataclass(frozen=True, slots=True)
 class Compensate:
-    """Verdict: leave the flow and undo what was done or is unknown."""
+    """Verdict: leave the flow and undo what was done or is unknown, newest first; the saga ends `compensated`.
+
+    `reason` stands in the saga. From a handler past the pivot it has no such effect: `on` is ignored (`after_pivot`),
+    a reply or result asks for attention (`cannot_compensate`).
+    """
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Verdict: leave the flow and keep what was done."""
+    """Verdict: leave the flow and keep what was done; the saga ends `completed`, with this reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """Verdict: undo what was done since the savepoint `to`, and go on from there."""
+    """Verdict: undo what was done since the savepoint `to`, and go on from there.
+
+    Once the savepoint's `times` are used up the saga compensates. To name one that was not passed is an error of the
+    handler.
+    """
 
     to: str
     reason: str
 
 
 Verdict: TypeAlias = Compensate | Complete | Rollback | None
+"""What a handler returns. None: go on with what comes next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +77,9 @@ class Retry:
     """How often a step is tried and how long it rests in between.
 
     `attempts` counts all tries, the first one too; None is without end. The rest before the n-th retry is
-    `base * factor ** (n - 1)`, at most `cap`; jitter takes off up to a `spread` of it, so that sagas which failed
-    together do not come back together.
+    `base * factor ** (n - 1)`, at most `cap`; jitter takes off up to a `spread` of it (0 to 1), so that sagas which
+    failed together do not come back together. `wait` and `stop` are for `Retry.of`. Raises `DefinitionError` for
+    values that make no sense.
     """
 
     attempts: int | None

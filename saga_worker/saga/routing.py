@@ -31,7 +31,7 @@ _COMMAND_ID: Final = re.compile(r"([A-Za-z0-9_-]{21}[AQgw])\.(0|[1-9][0-9]{0,9})
 class KeyKind(StrEnum):
     """How the keys of a definition are written; one per definition, or `4711` and `"4711"` would be two sagas."""
 
-    TEXT = "text"
+    TEXT = "text"  # 1 to 255 bytes
     INT = "int"
     UUID = "uuid"
 

@@ -44,7 +44,7 @@ UNDO_RETRY: Final = Retry.exponential(5)
 
 
 class Step(Generic[S]):
-    """Something that has a place in a flow over state `S`."""
+    """Something that has a place in a flow over state `S`: a step, or a form such as `when` around steps."""
 
     def _state(self, state: S) -> S:
         """Makes `S` invariant for type checkers: a step of another saga's state does not fit."""

@@ -40,6 +40,8 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], str]] = {
     (None, Status.RUNNING): "a start whose first step sends a command",
     (None, Status.WAITING): "a start whose first step waits",
     (None, Status.COMPLETED): "a start whose flow has nothing to wait for",
+    (None, Status.COMPENSATING): "a start whose first loop uses up its rounds at once, beside a branch that was begun",
+    (None, Status.COMPENSATED): "a start whose first loop uses up its rounds at once",
     (Status.RUNNING, Status.RUNNING): "an answer, and the next step sends a command",
     (Status.RUNNING, Status.WAITING): "an answer, and the next step waits",
     (Status.RUNNING, Status.COMPENSATING): "a rejection, time-out, verdict, deadline or operator, with effects to undo",

@@ -1,11 +1,13 @@
 -- I2: no message stands in a journal twice, and a row is done exactly when the journal has it. Rows leave the inbox
 -- before their journal does, so a journal row may have lost its inbox row; the other way round something is missing.
+-- A message of that name which comes after its first row has left is another one.
 -- Scans journal and inbox once each.
 WITH repeated AS (
-  SELECT format('%s/%s/%s applied %s times', consumer, source, message_id, count(*)) AS example
-  FROM saga_worker.journal
-  GROUP BY consumer, source, message_id
-  HAVING count(*) > 1
+  SELECT format('%s/%s/%s applied %s times', j.consumer, j.source, j.message_id, count(*)) AS example
+  FROM saga_worker.journal j
+  LEFT JOIN saga_worker.inbox i ON i.id = j.inbox_id
+  GROUP BY j.consumer, j.source, j.message_id
+  HAVING count(*) > 1 AND (count(i.id) > 1 OR count(*) > count(DISTINCT j.inbox_id))
 ), unrecorded AS (
   SELECT format('inbox row %s is done, but no journal has it', i.id) AS example
   FROM saga_worker.inbox i

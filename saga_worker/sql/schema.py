@@ -71,6 +71,7 @@ saga: Final = Table(
     CheckConstraint("status BETWEEN 0 AND 6", name="saga_status"),
     CheckConstraint("(finished_at IS NOT NULL) = (status IN (3, 4, 5))", name="saga_finished"),
     CheckConstraint("revision >= 1 AND seq >= 0 AND unsettled >= 0", name="saga_counts"),
+    Index("saga_earlier_runs", "definition", "key", postgresql_where=text("ref IS NULL")),
     Index("saga_attention", "attention", postgresql_where=text("attention IS NOT NULL")),
     Index("saga_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
 )

@@ -18,7 +18,7 @@ from saga_worker.saga.decide.timer import is_local
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits, due_local, fold, fold_local
 from saga_worker.saga.fold.backlog import sequence
-from saga_worker.saga.inputs import MESSAGES, Effect, Given, LocalDone, LocalFailed, SendCommand, TellParent
+from saga_worker.saga.inputs import MESSAGES, Effect, Given, LocalDone, LocalFailed, SendCommand
 from saga_worker.saga.instance import Instance, dump_progress, load_progress
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.routing import ref_of
@@ -43,11 +43,12 @@ class OneSaga:
         self.jitter = jitter
         self.now = START
         self.instance: Instance | None = None
+        self.runs = 0
         self.rows: dict[int, InboxRow] = {}
         self.errors: dict[int, str] = {}  # row id -> the last error
         self.journal: list[JournalRow] = []
         self.effects: list[Effect] = []
-        self.made_by: dict[int, Saga[Any]] = {}  # number of a message or an activity -> the version that asked for it
+        self.versions: list[Saga[Any]] = [saga]  # all that were ever loaded, the last first
         self.relay_runs = True
         self.replies_are_in = True
         self.unsent: set[int] = set()
@@ -59,6 +60,7 @@ class OneSaga:
         newest = self.registry.latest(self.saga.name)
         assert newest is not None, f"no version of {self.saga.name} is left"
         self.saga = newest
+        self.versions = [*reversed(versions), *self.versions]
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -155,7 +157,7 @@ class OneSaga:
         if self.instance is None and not rows:
             return None
         given = Given(
-            self.now, self.jitter, SAGA_ID, unsent=frozenset(self.unsent), replies_are_in=self.replies_are_in,
+            self.now, self.jitter, self._next_id(), unsent=frozenset(self.unsent), replies_are_in=self.replies_are_in,
             crashes=self.limits.crashes,
         )  # fmt: skip
         saga, upgrade = self.registry.runs_by(self.instance) if self.instance is not None else (self.saga, None)
@@ -165,7 +167,7 @@ class OneSaga:
             saga, self.ref, self.instance, rows, given, self.limits, alone=alone, write_error=write_error,
             upgrade=upgrade,
         )  # fmt: skip
-        self._save(change, saga)
+        self._save(change)
         self._save_wake(change, from_timers=from_timers)
         if len(rows) >= PAGE and change.rows:
             change.again = True  # there may be more than was read
@@ -182,9 +184,13 @@ class OneSaga:
         saga, _ = self.registry.runs_by(self.instance)
         assert saga is not None
         change = fold_local(saga, self.instance, self._backlog(), given, self.limits, done)
-        self._save(change, saga)
+        self._save(change)
         self._save_wake(change, from_timers=False)
         return change
+
+    def _next_id(self) -> UUID:
+        """Of the run that may begin: the first one has a name of its own in tests."""
+        return SAGA_ID if self.runs == 0 else uuid5(SAGA_ID, f"run {self.runs}")
 
     def _backlog(self) -> list[InboxRow]:
         """What the statement that reads the backlog gives: a page of each kind, held and dead rows without body."""
@@ -192,11 +198,13 @@ class OneSaga:
         aside = [replace(row, body=b"") for row in self.in_state(RowState.HELD, RowState.DEAD)]
         return [*ready[:PAGE], *self.in_state(RowState.PARKED)[:PAGE], *aside[:PAGE]]
 
-    def _save(self, change: SagaChange, saga: Saga[Any]) -> None:
+    def _save(self, change: SagaChange) -> None:
         before, after = change.before, change.after
         assert before is self.instance and (after is not None or not (change.journal or change.effects))
         if after is not None:
-            assert after.revision == (before.revision if before else 0) + len(change.journal), "a step without journal"
+            stood_at = before.revision if before is not None and not change.has_begun else 0
+            assert after.revision == stood_at + len(change.journal), "a step without journal"
+            self.runs += change.has_begun
             assert (after.finished_at is not None) is after.status.is_final
             stored = load_progress(dump_progress(after.progress))
             assert stored == after.progress, "the progress does not survive being stored"
@@ -206,7 +214,6 @@ class OneSaga:
         assert len({seen.id for seen in change.rows}) == len(change.rows), "a row is named twice"
         self.journal += change.journal
         self.effects += change.effects
-        self.made_by = {e.seq: saga for e in change.effects if not isinstance(e, TellParent)} | self.made_by
         if not self.relay_runs:
             self.unsent |= {effect.seq for effect in change.effects if isinstance(effect, MESSAGES)}
 

@@ -20,6 +20,8 @@ DEFAULT_PORTS = {"postgresql": 5432, "postgres": 5432, "amqp": 5672}
 
 
 class Direction(Enum):
+    """Which way a packet goes through a proxy."""
+
     TO_SERVER = "to server"
     TO_CLIENT = "to client"
 
@@ -85,6 +87,7 @@ class FaultProxy:
         return parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self.port}").geturl()
 
     async def start(self) -> Self:
+        """Listen on a free loopback port, or on the one it had; `port` and `rewrite` say where."""
         self.port = self.port or free_port()
         await self._listen()
         return self

@@ -48,13 +48,14 @@ from saga_worker.saga.messages import (
     reply_models,
     wire_types,
 )
-from saga_worker.saga.own_work import ActivityStep, LocalStep
+from saga_worker.saga.own_work import ActivityStep, AnyStep, LocalStep
 from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.queries import A, Query
 from saga_worker.saga.retry import Verdict
 from saga_worker.saga.routing import canonical_key, child_message_id, command_id
 from saga_worker.saga.rows import InboxRow, Role, RowState
 from saga_worker.saga.steps import CommandOf, EmitStep, WaitStep
+from saga_worker.saga.upcast import upcasted
 from saga_worker.testing.children import PARENT, Child, children_asked_back, children_started
 from saga_worker.testing.one_saga import OneSaga
 
@@ -262,7 +263,7 @@ class SagaTest(Generic[S]):
         instance = self.one.instance
         version = self.one.registry.find(instance.definition, instance.definition_version) or self.saga
         model: type[S] = version.state_model
-        return model.model_validate_json(self.one.instance.state, by_name=True, by_alias=False)
+        return model.model_validate_json(upcasted(model, self.one.instance.state), by_name=True, by_alias=False)
 
     @property
     def reason(self) -> str | None:
@@ -382,6 +383,7 @@ class SagaTest(Generic[S]):
         return self
 
     def expect_status(self, status: str, *, reason: str | None = None) -> Self:
+        """The saga has this status (`running`, `waiting`, `completed`, …), and this reason if one is given."""
         if self.status != status:
             self._fail(f"expected the saga to be {status}, but it is {self.status} (reason: {self.reason})")
         if reason is not None and self.reason != reason:
@@ -395,6 +397,7 @@ class SagaTest(Generic[S]):
         return self
 
     def expect_outcome(self, outcome: str) -> Self:
+        """What became of the last message: `applied`, or a word with a reason code, such as `ignored: too_late`."""
         if self._outcome != outcome:
             self._fail(f"expected the last message to be {outcome}, but it is {self._outcome}")
         return self
@@ -429,7 +432,7 @@ class SagaTest(Generic[S]):
         return found
 
     def _activity_step(self, effect: RunActivity) -> ActivityStep[Any, Any]:
-        step = self.one.made_by[effect.seq].steps[effect.step]
+        step = self._step(effect)
         assert isinstance(step, ActivityStep)
         return step
 
@@ -509,7 +512,7 @@ class SagaTest(Generic[S]):
         return (self.sent if kind is Command else self.published)[self._expected[kind] :]
 
     def _model(self, effect: SendCommand | PublishEvent) -> Message:
-        step = self.one.made_by[effect.seq].steps[effect.step]
+        step = self._step(effect)
         model: type[Message] | None
         match step:
             case CommandOf():
@@ -523,6 +526,10 @@ class SagaTest(Generic[S]):
                 model = None
         assert model is not None
         return decode(effect.body, model, effect.type)
+
+    def _step(self, effect: SendCommand | PublishEvent | RunActivity) -> AnyStep:
+        """By the version that has it: an upgrade may have given it another name meanwhile."""
+        return next(saga.steps[effect.step] for saga in self.one.versions if effect.step in saga.steps)
 
     def _taken(self) -> list[str]:
         return sorted(dict(self.saga.entries()))

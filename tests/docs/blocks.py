@@ -25,13 +25,14 @@ class Block:
     text: str
 
 
+def all_blocks(page: Path) -> list[Block]:
+    """Every block of the page, in order."""
+    return [Block(page, found[1].strip(), found[2]) for found in _BLOCK.finditer(page.read_text(encoding="utf-8"))]
+
+
 def blocks(page: Path, info: str) -> list[Block]:
     """The blocks of this kind, in order."""
-    return [
-        Block(page, found[1].strip(), found[2])
-        for found in _BLOCK.finditer(page.read_text(encoding="utf-8"))
-        if found[1].strip() == info
-    ]
+    return [block for block in all_blocks(page) if block.info == info]
 
 
 def links(page: Path) -> Iterator[str]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from saga_worker.testing.namespaces import Namespace
 from tests.docs.blocks import ROOT, blocks
-from tests.flow.processes import Processes, Run
+from tests.docs.shell import Eventually, Shell
+from tests.flow.processes import Processes
 
-Eventually = Callable[..., Awaitable[Any]]
 README: Final = ROOT / "README.md"
 # A release that raises on an order of this customer; the README's own definition is the mended one.
 MISTAKE: Final = '    if event.order_id == "4712":\n        raise ValueError("no such customer")\n'
@@ -99,55 +97,13 @@ def test_a_project_of_ones_own_is_made_as_it_is_printed(tmp_path: Path) -> None:
     assert done.stdout.split()[2].endswith("/bin/saga-worker")
 
 
-class Shell:
-    """Runs the lines of the README as a shell would, on servers of the test."""
-
-    def __init__(self, processes: Processes, eventually: Eventually) -> None:
-        self.processes = processes
-        self.variables: set[str] = set()
-        self.worker: Run | None = None
-        self._eventually = eventually
-
-    async def read(self, line: str) -> str:
-        """Do what the line says; what it printed."""
-        words = shlex.split(line, comments=True)
-        match words:
-            case []:
-                return ""
-            case ["export", assignment]:
-                self.variables.add(assignment.partition("=")[0])
-                return ""
-            case ["createdb", *_, "shop"]:  # the name in the URL; the test's database is there already
-                return ""
-            case ["saga-worker", "run", *arguments]:
-                await self.start(*arguments)
-                return ""
-            case ["saga-worker", *arguments]:
-                return await self._eventually(lambda: self._succeeds(arguments))  # type: ignore[no-any-return]
-        raise AssertionError(f"the README says {line!r}, and this test does not know how to do that")
-
-    async def _succeeds(self, arguments: list[str]) -> str:
-        """A line may look at what the line before it has only set in motion, so it is tried until it succeeds."""
-        done = await asyncio.to_thread(self.processes.command, *arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout or "nothing"
-
-    async def start(self, *arguments: str) -> None:
-        self.worker = self.processes.start(*arguments, definitions=None, MAX_ATTEMPTS="1")
-        await self._eventually(self.worker.is_ready)
-
-    async def restart(self) -> None:
-        assert self.worker is not None and await asyncio.to_thread(self.worker.stop) == 0
-        await self.start()
-
-
 @pytest.fixture
 def shell(
     empty_database_url: str, amqp_url: str, namespace: Namespace, shop: Path, eventually: Eventually
 ) -> Iterator[Shell]:
     servers = {"DATABASE_URL": empty_database_url, "AMQP_URL": amqp_url, "NAMESPACE": str(namespace)}
     with Processes(servers, shop) as processes:
-        yield Shell(processes, eventually)
+        yield Shell(processes, eventually, {"MAX_ATTEMPTS": "1"})
 
 
 @pytest.mark.slow
@@ -166,7 +122,7 @@ async def test_publish_run_replay_as_it_is_printed(shell: Shell, shop: Path) -> 
     dead, replay, check = second
     assert "handler_error" in await shell.read(dead)
     definition.write_text(mended)
-    await shell.restart()
+    await shell.read("saga-worker run")
     assert "1" in await shell.read(replay)
     assert "order 4712 is running at reserve" in await shell.read("saga-worker saga show order/4712")
     assert "BROKEN" not in await shell.read(check)

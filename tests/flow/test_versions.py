@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -119,5 +121,248 @@ async def test_a_saga_goes_on_under_the_next_release(
     assert sorted(map(tuple, kinds)) == [("event", 1), ("event", 2), ("reply", 2), ("reply", 2), ("upgrade", 2)]
 
 
+async def test_five_hundred_sagas_in_flight_over_a_rolling_deployment(
+    workers: Workers, wire: Wire, records: Records, release: Release, eventually: Eventually
+) -> None:
+    """Old and new run side by side, then the old one goes; nothing that a saga says is said by another version's code.
+
+    features: 80, L19
+    """
+    old, new = release(1), release(2)
+    first = await workers.start(old)
+    await publish_all(wire, "ordered")
+    await eventually(lambda: has_count(wire, "reserve", SAGAS), deadline=60)
+    for number, command in enumerate([heard for heard in wire.heard if heard.type == "reserve"]):
+        if number % 2:  # half of them wait for their review, half for an answer
+            await wire.answer(command, "done")
+
+    second = await workers.start(new)
+    for number, command in enumerate([heard for heard in wire.heard if heard.type == "reserve"]):
+        if number % 4 == 0:
+            await wire.answer(command, "done")
+    await publish_all(wire, "approved", range(0, SAGAS, 3))
+    await workers.stop(first)
+    wire.serve({"release": ("done", {}), "ship": ("done", {})})
+    for number, command in enumerate([heard for heard in wire.heard if heard.type == "reserve"]):
+        if number % 4 == 2:
+            await wire.answer(command, "rejected" if number % 8 == 2 else "done")
+    for command in [heard for heard in wire.heard if heard.type == "ship"]:
+        await wire.answer(command, "done")
+    await publish_all(wire, "approved", set(range(SAGAS)) - set(range(0, SAGAS, 3)))
+
+    async def all_over() -> bool:
+        return bool(await records.value("SELECT count(*) FROM saga_worker.v_saga WHERE finished_at IS NULL") == 0)
+
+    await eventually(all_over, deadline=90)
+    ends = await records.connection.fetch("SELECT status, count(*) FROM saga_worker.v_saga GROUP BY 1")
+    rejected = len([n for n in range(SAGAS) if n % 8 == 2])
+    assert dict(map(tuple, ends)) == {"completed": SAGAS - rejected, "compensated": rejected}
+    assert wire.count("ship") == SAGAS - rejected
+    assert await said_by_others(wire, records) == []
+    moved = await records.value("SELECT count(*) FROM saga_worker.v_journal WHERE input_kind = 'upgrade'")
+    never_moved = await records.value("SELECT count(*) FROM saga_worker.v_saga WHERE definition_version = 1")
+    assert moved + never_moved == SAGAS and moved >= SAGAS // 2
+    assert second.is_ready
+
+
+async def said_by_others(wire: Wire, records: Records) -> list[str]:
+    """Commands that name another version than that under which their saga has sent them."""
+    rows = await records.connection.fetch(
+        "SELECT unnest(sent_ids) AS id, definition_version AS version FROM saga_worker.v_journal"
+    )
+    versions = {row["id"]: row["version"] for row in rows}
+    return [heard.id for heard in wire.heard if heard.message.reply_to and heard.data["by"] != versions[heard.id]]
+
+
+async def test_what_has_no_place_is_left_to_the_old_release_and_held_when_that_is_gone(
+    workers: Workers, wire: Wire, records: Records, release: Release, eventually: Eventually
+) -> None:
+    """features: 80, 158"""
+    old, new = release(1), release(2, steps="{'reserve': 'hold'}")  # `review` has no place there
+    first = await workers.start(old)
+    for key in ("1", "2"):
+        await wire.publish("ordered", {"order": key}, id=f"o-{key}")
+        await wire.obey("reserve", "done")
+    await eventually(lambda: has_status(records, "2", "waiting"))
+    second = await workers.start(new)
+    await wire.publish("approved", {"order": "1"}, id="a-1")
+    ship = await wire.next("ship")
+    assert ship.data["by"] == 1
+    await workers.stop(first)
+
+    await wire.publish("approved", {"order": "2"}, id="a-2")
+    await eventually(lambda: has_fate(records, "a-2", "held: no_upgrade"))
+    saga = await records.saga("2", "order")
+    assert saga is not None
+    assert saga["attention"] == (
+        "no_upgrade: version 1 is not loaded, not to version 2: it stands at review, which version 2 does not have"
+    )
+    await workers.stop(second)
+
+    await workers.start(release(2))  # mended: it has
+    ship = await wire.next("ship")
+    assert ship.data == {"order": "2", "by": 2}
+    await wire.answer(ship, "done")
+    await eventually(lambda: has_status(records, "2", "completed"))
+
+
+PRICES = """
+from typing import Any
+from pydantic import BaseModel
+from saga_worker import ActivityContext, Event, Retry, Saga, Undo, days, seconds
+
+class Asked(Event):
+    ask: str
+
+class Price(BaseModel):
+    cents: int
+
+class State(BaseModel):
+    ask: str
+    cents: int = 0
+
+price = Saga("price", state=State, version={version}, deadline=days(1))
+
+@price.starts_on(Asked, key=lambda event: event.ask)
+def asked(event: Asked) -> State:
+    return State(ask=event.ask)
+
+@price.activity(timeout=seconds(5), retry=Retry.fixed(100, seconds(1)), undo=Undo.NONE, name={name!r})
+async def look_up(state: State, ctx: ActivityContext) -> Price:
+    if {version} == 1:
+        raise RuntimeError("nobody is there")
+    return Price(cents=len(state.ask))
+
+@look_up.result
+def found(state: State, price: Price) -> None:
+    state.cents = price.cents
+
+price.flow(look_up)
+"""
+
+
+async def test_an_activity_that_the_old_release_leaves_behind_is_run_by_the_new_one(
+    workers: Workers, wire: Wire, records: Records, tmp_path: Path, eventually: Eventually
+) -> None:
+    """features: 80, L19"""
+    upgrade = "price.upgrade_from(1, steps={'ask': 'look up'})(lambda old: State(ask='moved'))\n"
+    (tmp_path / "one.py").write_text(PRICES.format(version=1, name="ask"))
+    (tmp_path / "two.py").write_text(PRICES.format(version=2, name="look up") + upgrade)
+    first = await workers.start(tmp_path / "one.py")
+    await wire.publish("asked", {"ask": "tea"}, id="e-1")
+
+    async def has_failed() -> bool:
+        return bool(await records.value("SELECT count(*) FROM saga_worker.v_activity WHERE last_error IS NOT NULL"))
+
+    await eventually(has_failed)
+    await workers.stop(first)
+
+    await workers.start(tmp_path / "two.py")
+
+    async def is_completed() -> bool:
+        return await records.status("tea", "price") == "completed"
+
+    await eventually(is_completed)
+    saga = await records.saga("tea", "price")
+    assert saga is not None and "5" in str(saga["state"])
+
+
+SHIFTS = """
+from typing import Any
+from pydantic import BaseModel
+from saga_worker import Event, Saga, days, upcast
+
+class Begun(Event):
+    shift: str
+
+class Counted(Event):
+    shift: str
+    {counted}
+
+class Ended(Event):
+    shift: str
+
+class State(BaseModel):
+    shift: str
+    {state}
+
+shift = Saga("shift", state=State, deadline=days(1))
+
+@shift.starts_on(Begun, key=lambda event: event.shift)
+def begun(event: Begun) -> State:
+    return State(shift=event.shift)
+
+@shift.on(Counted, key=lambda event: event.shift)
+def counted(state: State, event: Counted) -> None:
+    {handler}
+
+end = shift.wait("end")
+
+@end.on(Ended, key=lambda event: event.shift)
+def ended(state: State, event: Ended) -> None: ...
+
+shift.flow(end)
+"""
+IN_EUROS = SHIFTS.format(counted="euros: int", state="euros: int = 0", handler="state.euros += event.euros")
+IN_CENTS = (
+    SHIFTS.format(counted="cents: int", state="cents: int = 0", handler="state.cents += event.cents")
+    + """
+@upcast(Counted)
+def of_event(payload: dict[str, Any]) -> dict[str, Any]:
+    return in_cents(payload)
+
+@upcast(State)
+def of_state(payload: dict[str, Any]) -> dict[str, Any]:
+    return in_cents(payload)
+
+def in_cents(payload: dict[str, Any]) -> dict[str, Any]:
+    if "euros" in payload:
+        payload["cents"] = 100 * payload.pop("euros")
+    return payload
+"""
+)
+
+
+async def test_what_an_older_release_has_stored_is_read_by_newer_models(
+    workers: Workers, wire: Wire, records: Records, tmp_path: Path, eventually: Eventually
+) -> None:
+    """An event that waits in the inbox, and the state of a running saga, under the same version of the definition.
+
+    features: 165
+    """
+    (tmp_path / "old.py").write_text(IN_EUROS)
+    (tmp_path / "new.py").write_text(IN_CENTS)
+    first = await workers.start(tmp_path / "old.py")
+    await wire.publish("begun", {"shift": "night"}, id="b-1")
+    await wire.publish("counted", {"shift": "night", "euros": 5}, id="c-1")
+    await wire.publish("counted", {"shift": "day", "euros": 3}, id="c-2")
+    await eventually(lambda: has_fate(records, "c-1", "done"))
+    await eventually(lambda: has_fate(records, "c-2", "parked: unknown_saga"))
+    await workers.stop(first)
+
+    await workers.start(tmp_path / "new.py")
+    await wire.publish("counted", {"shift": "night", "cents": 1}, id="c-3")
+    await wire.publish("begun", {"shift": "day"}, id="b-2")
+    await eventually(lambda: has_fate(records, "c-2", "done"))
+    await eventually(lambda: has_fate(records, "c-3", "done"))
+
+    states = await records.connection.fetch("SELECT key, state::text FROM saga_worker.v_saga WHERE name = 'shift'")
+    assert {row["key"]: json.loads(row["state"]) for row in states} == {
+        "night": {"shift": "night", "cents": 501}, "day": {"shift": "day", "cents": 300},
+    }  # fmt: skip
+
+
+async def publish_all(wire: Wire, type_: str, keys: Any = range(SAGAS)) -> None:
+    await asyncio.gather(*(wire.publish(type_, {"order": str(key)}, id=f"{type_}-{key}") for key in keys))
+
+
 async def has_status(records: Records, key: str, status: str) -> bool:
     return await records.status(key, "order") == status
+
+
+async def has_fate(records: Records, id: str, fate: str) -> bool:
+    return (await records.fates()).get(id) == fate
+
+
+async def has_count(wire: Wire, type_: str, count: int) -> bool:
+    return wire.count(type_) >= count

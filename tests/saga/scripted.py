@@ -21,6 +21,7 @@ from saga_worker import (
     Retry,
     Rollback,
     Saga,
+    TerminalError,
     Undo,
     UndoOf,
     Verdict,
@@ -36,11 +37,11 @@ from saga_worker import (
 from saga_worker.saga.forms import Join
 from saga_worker.saga.steps import CommandOf
 
-Then = Literal["go", "compensate", "complete", "rollback", "raise", "assert", "nonsense"]
+Then = Literal["go", "compensate", "complete", "rollback", "raise", "terminal", "assert", "nonsense"]
 
 TWO_DAYS: Final = days(2)
-BRANCHES: Final = {"a": 0, "nap": 0, "b": 0, "c": 1, "review": 2}  # of `forked`, as long as nothing is looped
 BROKEN: set[str] = set()  # the makers and handlers that raise; tests empty it again
+LOCALS: list[Then] = []  # how the next local steps end; when it is empty they succeed
 
 
 class Begun(Event):
@@ -75,6 +76,13 @@ class Yes(Message):
 
 class No(Message):
     then: Then = "compensate"
+
+
+class Out(Message):
+    """What an activity returns."""
+
+    then: Then = "go"
+    note: str = ""
 
 
 class Do(Command[Yes, No]):
@@ -132,6 +140,8 @@ def answer(state: State, then: Then, what: str) -> Verdict:
             if "fixed" in BROKEN:
                 return None
             raise ValueError(f"{what} cannot be handled")
+        case "terminal":
+            raise TerminalError(f"{what} is no use")
         case "assert":
             assert state.key == "another", "the author was wrong"
             return None

@@ -300,7 +300,7 @@ def test_only_an_open_wait_or_sleep_can_be_ended() -> None:
     wake(test, None).expect_outcome("dead: bad_operator_command")
     test.reply(Done())
     wake(test, "payment").expect(Ship).reply(Done())
-    wake(test, "payment").expect_outcome("ignored: not_waiting")  # it has ended
+    wake(test, "payment").expect_outcome("ignored: saga_finished")
     assert test.status == "completed"
 
 
@@ -325,6 +325,45 @@ def test_a_wait_that_is_the_pivot_is_passed_by_an_operator_too() -> None:
 
     wake(test, "payment").given(Checked(order="o", round=1)).expect_status("completed")
     test.expect_attention("cannot_compensate: check")
+
+
+def test_a_saga_that_would_try_again_is_made_to_wait_for_an_operator_instead() -> None:
+    """features: 93"""
+    saga = Saga("orders", state=Order)
+
+    @saga.starts_on(Ordered, key=lambda e: e.order)
+    def ordered(event: Ordered) -> Order:
+        return Order(order=event.order, cents=event.cents)
+
+    @saga.command("stock", timeout=minutes(1), retry=Retry.fixed(3, minutes(10)), undo=Undo.NONE)
+    def pack(order: Order) -> Pack:
+        return Pack(order=order.order)
+
+    payment = saga.wait("payment", timeout=hours(1))
+
+    @payment.on(Paid, key=lambda e: e.order)
+    def paid_for(order: Order, event: Paid) -> None:
+        order.paid.append(event.cents)
+
+    saga.flow(pack, payment)
+    test = SagaTest(saga).given(Ordered(order="o")).expect(Pack).advance(minutes(2))  # silence: again in ten minutes
+
+    test.operator("pause").advance(days(1)).expect_nothing().expect_status("paused")
+    test.event(paid(100)).expect_outcome("held: paused")
+    test.operator("resume").advance(minutes(0)).expect(Pack)  # the retry that was due meanwhile
+    test.reply(Done()).expect_status("completed")
+    assert test.state.paid == [100]
+
+
+def test_a_paused_wait_is_ended_neither_by_its_event_nor_by_its_time() -> None:
+    """features: 93"""
+    test = at_payment(orders())
+
+    test.operator("pause").advance(days(1))
+    test.event(paid(100)).expect_outcome("held: paused").advance(days(3))
+    wake(test, "payment").expect_outcome("ignored: paused").expect_nothing()
+    test.operator("resume").expect(Ship)  # the event came first, whatever the time is
+    assert test.state.paid == [100]
 
 
 # -- no traces --------------------------------------------------------------------------------------------------------

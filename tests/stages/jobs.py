@@ -109,7 +109,7 @@ async def crew(
     database_url: str, *sagas: Saga[Any], works: bool = True, limits: Limits | None = None
 ) -> AsyncIterator[Crew]:
     """Without `works` what is stored is not applied before `harness.pool.start()`."""
-    pool = PoolSettings(poll_seconds=60)  # what wakes it is the client's word
+    pool = PoolSettings(poll_seconds=0.5)  # for a hint about a saga that is in hand
     async with harness(database_url, *sagas, pool=pool, limits=limits) as h:
         async with h.database.transaction() as connection:
             await routes.register(connection, Registry(sagas).routes())

@@ -8,14 +8,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from saga_worker import Done, Event, Retry
 from saga_worker.client import Accepted, Client, NotDecided, StartRefused, StillOpen, tracing
-from saga_worker.saga.errors import ConfigurationError
+from saga_worker.saga.errors import ConfigurationError, QueryRefused
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.transitions import Status
 from saga_worker.settings import Settings
-from tests.stages.jobs import JobAsked, JobDone, Packed, crew, job_saga
+from tests.stages.jobs import Job, JobAsked, JobDone, Packed, crew, job_saga
+
+
+class Cost(BaseModel):
+    cents: int
+
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -54,6 +60,27 @@ async def test_a_failure_is_an_end_as_well(database_url: str, eventually: Eventu
         ended = await waiting
 
         assert (ended.status, ended.reason, ended.is_completed) == (Status.COMPENSATED, "badly done", False)
+
+
+async def test_a_program_asks_a_saga_and_sends_it_a_signal(database_url: str) -> None:
+    """features: 70, 72"""
+    saga, asked = job_saga()
+
+    @saga.query
+    def cost(job: Job) -> Cost:
+        return Cost(cents=job.cents)
+
+    async with crew(database_url, saga) as c:
+        early = await c.client.signal(saga, JobDone(job="a"))  # before there is a saga
+        with pytest.raises(QueryRefused, match="There is no saga job/a"):
+            await c.client.ask(cost, "a")
+        run = await c.client.start(asked, JobAsked(job="a", cents=5))
+        answer: Cost = await c.client.ask(cost, "a")
+        await c.answer(Packed(box="7"), "a", seq=1)
+        ended = await run.ended(timeout=30)
+
+        assert early.row_id is not None
+        assert (answer, ended.status) == (Cost(cents=5), Status.COMPLETED)
 
 
 async def test_many_wait_at_a_time_with_one_statement_for_a_look(database_url: str, eventually: Eventually) -> None:

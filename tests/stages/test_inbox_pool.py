@@ -7,12 +7,14 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from saga_worker import inbox, workers
 from saga_worker.faults import InjectedFault
 from saga_worker.inbox import DeadFilter
+from saga_worker.inbox_pool import PoolSettings
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.retry import Retry
 from saga_worker.saga.routing import ref_of
@@ -20,6 +22,8 @@ from saga_worker.sql.connection import Connection
 from saga_worker.sweepers import ExpiredLeases
 from saga_worker.workers import Intent
 from tests.stages.pool_harness import CardSent, Closed, Deposited, Opened, account_saga, harness, reply, row
+
+Eventually = Callable[..., Awaitable[Any]]
 
 AT_ONCE = Limits(attempts=Retry.fixed(3, timedelta(0)))
 
@@ -104,6 +108,31 @@ async def test_a_replayed_row_is_applied_once_and_frees_what_stood_behind_it(dat
         assert await fixed.states() == ["done"] * 4
         saga = (await fixed.query("SELECT attention FROM saga_worker.v_saga"))[0]
         assert saga["attention"] is None
+
+
+async def test_a_hint_that_comes_during_a_look_brings_the_next_one_forward(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    claim, looks = inbox.claim, 0
+
+    async def claim_and_hear(*arguments: Any) -> inbox.Claimed:
+        nonlocal looks
+        looks += 1
+        claimed = await claim(*arguments)
+        if looks == 1:  # too late for this look
+            await h.store(row(Opened(account="a"), "a", message_id="o"))
+            h.pool.look()
+        return claimed
+
+    async with harness(database_url, pool=PoolSettings(concurrency=1, poll_seconds=600)) as h:
+        monkeypatch.setattr("saga_worker.inbox_pool.inbox.claim", claim_and_hear)
+        h.pool.start()
+
+        async def is_applied() -> bool:
+            return await h.states() == ["done"]
+
+        await eventually(is_applied)
+        await h.pool.stop()
 
 
 async def test_a_dead_start_keeps_what_follows_parked_until_it_is_replayed(database_url: str) -> None:

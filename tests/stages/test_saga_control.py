@@ -18,7 +18,7 @@ from saga_worker.saga.routing import command_id, ref_of
 from saga_worker.testing import eventually
 from tests.stages.command_line import Ran, Run
 from tests.stages.operator_rows import audit
-from tests.stages.pool_harness import Harness, harness, reply, row
+from tests.stages.pool_harness import CardSent, Harness, Opened, harness, reply, row
 
 
 class Ordered(Event):
@@ -191,6 +191,30 @@ async def test_timers_of_a_paused_saga_fire_when_it_is_resumed(run: Run, databas
             "SELECT due_at - (SELECT min(due_at) FROM saga_worker.v_timer) AS late FROM saga_worker.wake"
         )
         assert not wake["late"]
+
+
+async def test_a_wait_is_ended_from_outside_without_its_event(run: Run, database: str) -> None:
+    """features: 96"""
+    async with harness(database) as h:
+        h.pool.start()
+        try:
+            told = Shop(h, run)
+            await h.store(row(Opened(account="7"), "7", message_id="start"))
+            await told.has_sent("send_card")
+            early = await told.operate("wake", "account/7", "open", "--why", "closed on paper")
+            card = reply(CardSent(number="1"), command_id(ref_of("account", "7"), 1), "7", message_id="r1")
+            await h.store(card)
+            await told.becomes("waiting")
+            ran = await told.operate("wake", "account/7", "open", "--why", "closed on paper")
+        finally:
+            await h.pool.stop()
+
+        assert (early.code, early.documents) == (1, [{"asked": 1, "applied": 0, "waiting": 0, "not_waiting": 1}])
+        assert "it does not stand at this wait or sleep" in early.err
+        assert (ran.code, ran.documents) == (0, [{"asked": 1, "applied": 1, "waiting": 0}])
+        assert await told.status() == ("completed", None)
+    line = {"actor": "ann", "action": "wake", "target": "saga/account/7", "reason": "closed on paper"}
+    assert await asyncio.to_thread(audit, database) == [line, line]
 
 
 async def test_a_cancelled_saga_ends_failed_with_its_effects(run: Run, database: str) -> None:

@@ -10,6 +10,7 @@ from good import (
     FreeRoom,
     HoldRoom,
     HotelFull,
+    LongTrip,
     PassportMissing,
     PassportSeen,
     RoomHeld,
@@ -20,6 +21,7 @@ from good import (
     book,
     booking,
     hold,
+    long_trips,
     passport,
     price,
     progress,
@@ -38,6 +40,7 @@ from saga_worker import (
     parallel,
     pivot,
     repeat_until,
+    upcast,
     when,
 )
 from saga_worker.testing import SagaTest
@@ -229,6 +232,33 @@ seat: Parcel = progress(wrong_trip())  # error: another answer
 @booking.emit  # error: the event of another state
 def announce(parcel: Parcel) -> PassportMissing:
     return PassportMissing(trip=parcel.number)
+
+
+@long_trips.upgrade_from(booking)  # error: takes another state than the old one
+def from_parcel(parcel: Parcel) -> LongTrip:
+    return LongTrip(trip=parcel.number, legs=[])
+
+
+@long_trips.upgrade_from(booking)  # error: returns another state than the new one
+def to_parcel(trip: Trip) -> Parcel:
+    return Parcel(number=trip.trip)
+
+
+@long_trips.upgrade_from(1)  # error: by number there is a dict, no model
+def from_nothing(trip: Trip) -> LongTrip:
+    return LongTrip(trip=trip.trip, legs=[])
+
+
+long_trips.upgrade_from("booking")  # error: a name is no saga
+long_trips.upgrade_from(booking, steps=["hold"])  # error: names are mapped
+
+
+@upcast(Trip)  # error: it gets a raw object, no model
+def of_model(trip: Trip) -> Trip:
+    return trip
+
+
+upcast("Trip")  # error: a name is no model
 
 
 def unused(verdict: Verdict) -> None: ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -33,6 +34,7 @@ from saga_worker import (
     minutes,
     pivot,
     seconds,
+    upcast,
     when,
 )
 from saga_worker.testing import SagaTest
@@ -329,3 +331,47 @@ booking.flow(
     last,
 )
 booking.check()
+
+
+class LongTrip(BaseModel):
+    trip: UUID
+    legs: list[str]
+
+
+@upcast(LongTrip)
+def of_older_trips(payload: dict[str, Any]) -> dict[str, Any]:
+    return {"legs": [], **payload}
+
+
+long_trips = Saga("booking", state=LongTrip, version=booking.version + 1, key_kind=KeyKind.UUID)
+
+
+@long_trips.starts_on(TripRequested, key=lambda e: e.trip)
+def long_trip(event: TripRequested) -> LongTrip:
+    return LongTrip(trip=event.trip, legs=[])
+
+
+@long_trips.command("hotel", timeout=minutes(1), undo=Undo.NONE, name="hold the room")
+def hold_again(trip: LongTrip) -> HoldRoom:
+    return HoldRoom(trip=trip.trip, nights=1)
+
+
+@hold_again.reply
+def held_again(trip: LongTrip, reply: RoomHeld) -> None: ...
+
+
+long_trips.flow(hold_again)
+
+
+@long_trips.upgrade_from(booking, steps={"hold": "hold the room", "price": None})
+def from_trip(trip: Trip) -> LongTrip:
+    return LongTrip(trip=trip.trip, legs=["there"] * trip.nights)
+
+
+@long_trips.upgrade_from(1)
+def from_stored(stored: dict[str, Any]) -> LongTrip:
+    return LongTrip(**stored)
+
+
+def is_typed(saga: Saga[LongTrip]) -> Callable[[Trip], LongTrip]:
+    return saga.upgrade_from(booking)(from_trip)

@@ -25,6 +25,7 @@ from saga_worker.saga.decide.next import (
     OpenAgain,
     Proceed,
     RollBack,
+    StartOver,
     Stay,
     Undo,
     UndoAgain,
@@ -60,8 +61,12 @@ from saga_worker.saga.trace import new_trace
 from saga_worker.saga.transitions import Status
 
 
-def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given: Given) -> Decision:
+def decide(
+    saga: Saga[Any], instance: Instance | None, given_input: Input, given: Given, newest: Saga[Any] | None = None
+) -> Decision:
     """What `given_input` does to the saga (`None`: there is none yet), and what has to be sent.
+
+    `newest`: the version that another run would begin by; default: `saga`. The next run of a key has another saga id.
 
     The instance handed in is never changed. Unless the outcome is Applied or Postponed, the decision carries it
     back unchanged and has no effects.
@@ -71,7 +76,7 @@ def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given
         if instance is None:
             return _decide_new(saga, given_input, given)
         draft = Draft(saga, instance, given)
-        return _carry_out(draft, _read(draft, given_input))
+        return _carry_out(draft, _read(draft, given_input, newest or saga))
     except PoisonMessage as poison:
         return Decision(instance, (), Refused(poison.reason, poison.error))
     except IllegalTransition:
@@ -83,11 +88,11 @@ def decide(saga: Saga[Any], instance: Instance | None, given_input: Input, given
         return Decision(instance, (), Raised(describe_error(error, draft.near if draft is not None else None)))
 
 
-def _read(draft: Draft, given_input: Input) -> Next:
+def _read(draft: Draft, given_input: Input, newest: Saga[Any]) -> Next:
     match given_input:
         case EventArrived():
             draft.follow(given_input.trace)
-            return event.apply(draft, given_input)
+            return event.apply(draft, given_input, newest)
         case ReplyArrived():
             draft.follow(given_input.trace)
             return reply.apply(draft, given_input)
@@ -111,21 +116,13 @@ def _decide_new(saga: Saga[Any], given_input: Input, given: Given) -> Decision:
     """The saga does not exist: only a start makes it, other events are early, the rest is nobody's."""
     match given_input:
         case EventArrived():
-            start = saga.starts.get(given_input.type)
-            number = event.number_of(saga, given_input)
-            if start is None:
-                return Decision(None, (), Parked("unknown_saga", number))
-            message = event.read(start, given_input, saga)
-            draft = Draft(saga, _blank(saga, given_input.key, given), given, is_new=True)
-            draft.follow(given_input.trace or (new_trace(given.saga_id) if given.begins_traces else None))
-            draft.start(start.handler(message))
-            if number is not None:
-                draft.pass_number(given_input.source, number)
-            return _carry_out(draft, Begin())
+            if given_input.type not in saga.starts:
+                return Decision(None, (), Parked("unknown_saga", event.number_of(saga, given_input)))
+            return _start(saga, given_input, given, None)
         case ReplyArrived():
             raise PoisonMessage("unknown_command", "The reply names a saga that does not exist.")
         case ParentAsked() if given_input.type == START:
-            draft = Draft(saga, _blank(saga, given_input.key, given), given, is_new=True)
+            draft = Draft(saga, _blank(saga, given_input.key, given, None), given, is_new=True)
             draft.parent = child.parent_of(given_input)
             draft.follow(given_input.trace or (new_trace(given.saga_id) if given.begins_traces else None))
             draft.start(child.first_state(saga, given_input))
@@ -142,12 +139,28 @@ def _decide_new(saga: Saga[Any], given_input: Input, given: Given) -> Decision:
             assert_never(given_input)
 
 
-def _blank(saga: Saga[Any], key: str, given: Given) -> Instance:
+def _start(saga: Saga[Any], given_input: EventArrived, given: Given, former: Instance | None) -> Decision:
+    """The first step of a saga; of the next run of a key after `former`."""
+    start = saga.starts[given_input.type]
+    number = event.number_of(saga, given_input)
+    message = event.read(start, given_input, saga)
+    draft = Draft(saga, _blank(saga, given_input.key, given, former), given, is_new=True)
+    draft.follow(given_input.trace or (new_trace(given.saga_id) if given.begins_traces else None))
+    draft.start(start.handler(message))
+    if number is not None:
+        draft.pass_number(given_input.source, number)
+    return _carry_out(draft, Begin())
+
+
+def _blank(saga: Saga[Any], key: str, given: Given, former: Instance | None) -> Instance:
     ref: UUID = ref_of(saga.name, key)
+    seq, progress = 0, Progress()
+    if former is not None:
+        seq, progress = former.seq, Progress(epoch=former.progress.epoch, since=former.seq)
     return Instance(
         saga_id=given.saga_id, ref=ref, definition=saga.name, definition_version=saga.version, key=key,
-        status=Status.RUNNING, revision=0, seq=0, unsettled=0, attention=None, reason=None, state=b"{}",
-        progress=Progress(), started_at=given.now, updated_at=given.now,
+        status=Status.RUNNING, revision=0, seq=seq, unsettled=0, attention=None, reason=None, state=b"{}",
+        progress=progress, started_at=given.now, updated_at=given.now,
     )  # fmt: skip
 
 
@@ -155,6 +168,8 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
     match following:
         case Begin():
             return _gone_on(draft, forward.begin(draft))
+        case StartOver(newest, start):
+            return _start(newest, start, draft.given, draft.instance)
         case Leave(step_id):
             return _gone_on(draft, forward.leave(draft, step_id))
         case OpenAgain(step_id):

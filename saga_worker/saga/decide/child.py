@@ -19,7 +19,9 @@ from saga_worker.saga.draft import CANNOT_COMPENSATE, ITEMS_FAILED, Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import COMPENSATED, COMPLETED, REFUSED, START, TAKE_BACK, ChildEnded, Ignored, ParentAsked
 from saga_worker.saga.instance import CommandRecord, Fate, Parent
+from saga_worker.saga.second_start import EARLIER_RUN
 from saga_worker.saga.transitions import Status
+from saga_worker.saga.upcast import upcasted
 
 
 def first_state(saga: Saga[Any], asked: ParentAsked) -> Any:
@@ -54,6 +56,8 @@ def apply_ended(draft: Draft, ended: ChildEnded) -> Next:
             if family.is_undo(record):
                 return _item_undone(draft, record, step, ended)
             return _item_ended(draft, record, step, ended)
+        case _ if draft.is_of_earlier_run(ended.seq):
+            return Ignored(EARLIER_RUN)
         case _:
             raise PoisonMessage("unknown_child", f"Number {ended.seq} of this saga has no children.")
 
@@ -158,7 +162,8 @@ def _failed(ended: ChildEnded) -> ChildFailed:
 
 def _read_state(saga: Saga[Any], body: bytes) -> Any:
     try:
-        return saga.state_model.__pydantic_validator__.validate_json(body, by_name=True, by_alias=False)
+        stored = upcasted(saga.state_model, body)
+        return saga.state_model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
     except ValidationError as error:
         raise PoisonMessage(
             "schema_mismatch", f"The stored state of a child is no {saga.state_model.__name__} of this release."

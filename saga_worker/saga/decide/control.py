@@ -1,4 +1,5 @@
-"""An operator takes the course of a saga in hand: pauses it, has it taken back, ends it, says what was undone outside.
+"""An operator takes the course of a saga in hand: pauses it, ends a wait of it, has it taken back, ends it, says what
+was undone outside.
 
 Where the saga does not allow it, the reason says why, and nothing has changed.
 """
@@ -8,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from saga_worker.saga.decide.next import Fail, Next, Proceed, Stay, Undo
+from saga_worker.saga.decide.next import Fail, Leave, Next, Proceed, Stay, Undo
 from saga_worker.saga.draft import UNSETTLED_EXPIRED, Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import CancelActivity, Ignored
 from saga_worker.saga.instance import CommandKind, Fate
 from saga_worker.saga.own_work import ActivityStep
+from saga_worker.saga.steps import SleepStep, WaitStep
 from saga_worker.saga.transitions import Status
 
 COMMANDS: Final = {
     "compensate": "take back what was done, newest first, and end compensated",
     "pause": "hold what comes in and let no timer fire",
     "resume": "end a pause",
+    "wake": "end a wait or a sleep without its event, or before its time",
     "cancel": "end as failed, with what was done left where it is",
     "mark_undone": "a step was taken back outside, so its undo is not sent",
 }
@@ -39,6 +42,8 @@ def apply(draft: Draft, command: str, arguments: Mapping[str, object]) -> Next:
             return _pause(draft)
         case "resume":
             return _resume(draft)
+        case "wake":
+            return _wake(draft, arguments)
         case "cancel":
             return Fail(f"cancelled by an operator: {_why(arguments)}")
         case _:
@@ -75,6 +80,18 @@ def _resume(draft: Draft) -> Next:
     else:
         draft.become(Status.COMPENSATING)
     return Proceed()
+
+
+def _wake(draft: Draft, arguments: Mapping[str, object]) -> Next:
+    """The step is over as if its time was: no handler runs, and the flow goes on after it."""
+    step_id = arguments.get("step")
+    if not isinstance(step_id, str):
+        raise PoisonMessage("bad_operator_command", "wake needs the name of a wait or a sleep in its arguments.")
+    if draft.status is Status.PAUSED:
+        return Ignored("paused")
+    if step_id not in draft.active or not isinstance(draft.saga.steps[step_id], WaitStep | SleepStep):
+        return Ignored("not_waiting")
+    return Leave(step_id)
 
 
 def _mark_undone(draft: Draft, arguments: Mapping[str, object]) -> Next:

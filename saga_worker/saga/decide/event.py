@@ -8,6 +8,7 @@ from msgspec import Raw
 from pydantic_core import from_json
 
 from saga_worker.saga import flow
+from saga_worker.saga.decide import again
 from saga_worker.saga.decide.next import BACK, EnterAgain, Leave, Next, Stay, by_verdict
 from saga_worker.saga.definition import Entry, On, Saga
 from saga_worker.saga.draft import CANNOT_COMPENSATE, Draft
@@ -17,23 +18,24 @@ from saga_worker.saga.instance import Taken
 from saga_worker.saga.lines import FIRST
 from saga_worker.saga.messages import Message, decode, encode
 from saga_worker.saga.routing import canonical_key, resolve_pointer
+from saga_worker.saga.second_start import DUPLICATE_START, SecondStart
 from saga_worker.saga.steps import Arm
 from saga_worker.saga.transitions import Status
 
 MAX_NUMBER: Final = 2**63 - 1
 
 
-def apply(draft: Draft, event: EventArrived) -> Next:
+def apply(draft: Draft, event: EventArrived, newest: Saga[Any]) -> Next:
     """What `event` does to an existing saga. A numbered one waits for its turn, and has none twice."""
     if (number := number_of(draft.saga, event)) is None or is_over(draft.status):
-        return _apply(draft, event)
+        return _apply(draft, event, newest)
     expected = draft.sequences.get(event.source, FIRST)
     if number < expected:
         return Ignored("already_passed")
     if number > expected:
         return Parked("out_of_sequence", number)
     before = draft.state_bytes
-    following = _apply(draft, event)
+    following = _apply(draft, event, newest)
     if isinstance(following, Parked):
         return Parked(following.reason, number)
     draft.pass_number(event.source, number)
@@ -57,15 +59,19 @@ def number_of(saga: Saga[Any], event: EventArrived) -> int | None:
     return number
 
 
-def _apply(draft: Draft, event: EventArrived) -> Next:
+def _apply(draft: Draft, event: EventArrived, newest: Saga[Any]) -> Next:
     saga = draft.saga
     assert draft.status is not None
+    if newest.second_start is not SecondStart.REJECT and event.type in newest.starts:
+        following = again.apply(draft, event, newest)
+        if following is not None:
+            return following
     if (arms := saga.arms.get(event.type)) is not None:
         return _apply_arm(draft, event, arms)
     if (handler := saga.handlers.get(event.type)) is not None:
         return _apply_handler(draft, event, handler)
     if event.type in saga.starts:
-        return Ignored("duplicate_start")
+        return Ignored(DUPLICATE_START)
     return Ignored("not_handled")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
-from saga_worker.saga.inputs import Ignored, Parked, Postponed, Refused
+from saga_worker.saga.definition import Saga
+from saga_worker.saga.inputs import EventArrived, Ignored, Parked, Postponed, Refused
 from saga_worker.saga.instance import Taken
 from saga_worker.saga.retry import Compensate, Complete, Rollback, Verdict
 
@@ -19,6 +20,13 @@ class Stay(Struct, frozen=True):
 
 class Begin(Struct, frozen=True):
     """A new saga: open its first steps."""
+
+
+class StartOver(Struct, frozen=True):
+    """The run of this key is over: begin the next one, by this definition."""
+
+    saga: Saga[Any]
+    event: EventArrived
 
 
 class Leave(Struct, frozen=True):
@@ -80,6 +88,7 @@ class UndoAgain(Struct, frozen=True):
 Next = (
     Stay
     | Begin
+    | StartOver
     | Leave
     | OpenAgain
     | EnterAgain

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from saga_worker.saga import flow
 from saga_worker.saga.decide import control, timer_control
-from saga_worker.saga.decide.next import Leave, Next, OpenAgain, Proceed, Stay
+from saga_worker.saga.decide.next import Next, OpenAgain, Proceed, Stay
 from saga_worker.saga.draft import (
     AFRESH,
     CANNOT_COMPENSATE,
@@ -37,14 +37,13 @@ from saga_worker.saga.draft import (
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import Ignored, OperatorCommand
 from saga_worker.saga.instance import NEVER, CommandKind, Fate
-from saga_worker.saga.steps import SleepStep, WaitStep
+from saga_worker.saga.steps import WaitStep
 from saga_worker.saga.transitions import Status
 
 COMMANDS: Final = {
     **control.COMMANDS,
     **timer_control.COMMANDS,
     "retry": "try again whatever put the saga on the attention list",
-    "wake": "end a wait or a sleep without its event, or before its time",
     "recheck": "judge held and parked rows anew",
     "undeliverable": "a command found no queue; the relay keeps trying",
     "delivered": "the command that found no queue has found one",
@@ -61,8 +60,6 @@ def apply(draft: Draft, command: OperatorCommand) -> Next:
     match command.type:
         case "retry":
             return Ignored("paused") if draft.status is Status.PAUSED else _retry(draft)
-        case "wake":
-            return _wake(draft, command)
         case "recheck":
             return Ignored("rechecked")
         case "undeliverable":
@@ -93,18 +90,6 @@ def _destination(command: OperatorCommand) -> str:
     if not isinstance(destination, str):
         raise PoisonMessage("bad_operator_command", f"{command.type} needs the name of a destination in its arguments.")
     return destination
-
-
-def _wake(draft: Draft, command: OperatorCommand) -> Next:
-    """The step is over as if its time was: no handler runs, and the flow goes on after it."""
-    step_id = _arguments(command).get("step")
-    if not isinstance(step_id, str):
-        raise PoisonMessage("bad_operator_command", "wake needs the name of a wait or a sleep in its arguments.")
-    if draft.status is Status.PAUSED:
-        return Ignored("paused")
-    if step_id not in draft.active or not isinstance(draft.saga.steps[step_id], WaitStep | SleepStep):
-        return Ignored("not_waiting")
-    return Leave(step_id)
 
 
 def _worker_killed(draft: Draft, command: OperatorCommand) -> Next:

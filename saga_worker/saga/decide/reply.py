@@ -8,9 +8,10 @@ from saga_worker.saga.decide.answered import Said
 from saga_worker.saga.decide.next import Next
 from saga_worker.saga.draft import Draft
 from saga_worker.saga.errors import PoisonMessage
-from saga_worker.saga.inputs import ReplyArrived
+from saga_worker.saga.inputs import Ignored, ReplyArrived
 from saga_worker.saga.instance import CommandKind, CommandRecord
 from saga_worker.saga.messages import decode, rejection_models, reply_models
+from saga_worker.saga.second_start import EARLIER_RUN
 from saga_worker.saga.steps import CommandOf
 
 
@@ -19,6 +20,8 @@ def apply(draft: Draft, reply: ReplyArrived) -> Next:
     if reply.seq < 1 or reply.seq > draft.seq:
         raise PoisonMessage("unknown_command", f"Command number {reply.seq} was never issued by this saga.")
     record = draft.commands.get(reply.seq)
+    if record is None and draft.is_of_earlier_run(reply.seq):
+        return Ignored(EARLIER_RUN)
     if record is None:
         raise PoisonMessage("unknown_command", f"Message number {reply.seq} of this saga is an event, not a command.")
     if not isinstance(draft.step(record), CommandOf):

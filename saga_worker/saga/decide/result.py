@@ -24,14 +24,19 @@ from saga_worker.saga.inputs import (
     ACTIVITY_WAITS,
     OUTCOMES,
     ActivityResult,
+    Ignored,
 )
 from saga_worker.saga.instance import Awaited, CommandKind, CommandRecord
 from saga_worker.saga.own_work import ActivityFailed, ActivityStep
+from saga_worker.saga.second_start import EARLIER_RUN
+from saga_worker.saga.upcast import upcasted
 
 
 def apply(draft: Draft, result: ActivityResult) -> Next:
     """What `result` does; raises PoisonMessage when it cannot be that of an activity of this saga."""
     record = draft.commands.get(result.seq)
+    if record is None and draft.is_of_earlier_run(result.seq):
+        return Ignored(EARLIER_RUN)
     step = draft.step(record) if record is not None else None
     if record is None or not isinstance(step, ActivityStep) or result.outcome not in OUTCOMES:
         raise PoisonMessage("unknown_activity", f"Number {result.seq} of this saga is no activity.")
@@ -67,7 +72,8 @@ def _is_definite(draft: Draft, step: ActivityStep[Any, Any], is_undo: bool) -> b
 
 def _value(step: ActivityStep[Any, Any], body: bytes) -> Any:
     try:
-        return step.result_model.__pydantic_validator__.validate_json(body, by_name=True, by_alias=False)
+        stored = upcasted(step.result_model, body)
+        return step.result_model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
     except ValidationError as error:
         raise PoisonMessage(
             "schema_mismatch", f"The stored result of {step.id} is no {step.result_model.__name__} of this release."

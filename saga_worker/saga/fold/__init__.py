@@ -35,15 +35,18 @@ __all__ = ["NOT_NOW", "Limits", "LocalRefused", "due_local", "fold", "fold_local
 def fold(
     saga: Saga[Any], ref: UUID, instance: Instance | None, rows: Sequence[InboxRow], given: Given, limits: Limits,
     *, alone: bool = False, write_error: str | None = None, fires: bool = True, upgrade: Course | None = None,
+    newest: Saga[Any] | None = None,
 ) -> SagaChange:  # fmt: skip
     """Apply what can be applied. With `alone` the first row or timer only, which may be a suspect. Without `fires`
     no timer: of one that killed the worker nobody would know unless it was announced.
+
+    `newest`: the version by which another run of the key would begin; default: `saga`.
 
     `write_error` says that what this first row leads to cannot be written: it counts as an error of its handler.
     `upgrade` brings the saga to `saga`, a newer version, before its first input; raising counts like that, too.
     """
     copy = WorkingCopy(
-        saga, ref, instance, rows, given, limits, alone=alone, write_error=write_error, upgrade=upgrade
+        saga, ref, instance, rows, given, limits, alone=alone, write_error=write_error, upgrade=upgrade, newest=newest
     )  # fmt: skip
     ready.apply(copy)
     if copy.has_early:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Final
 
 from msgspec.structs import replace
+from pydantic_core import from_json
 
 from saga_worker.saga.decide.event import is_over
 from saga_worker.saga.draft import SEQUENCE_GAP, TIMER_FAILED, gap_subject
 from saga_worker.saga.fold.backlog import NO_UPGRADE
 from saga_worker.saga.fold.working_copy import WorkingCopy
-from saga_worker.saga.instance import Timer
+from saga_worker.saga.instance import NEVER, Timer
 from saga_worker.saga.rows import InboxRow
 
 DEAD_LETTER: Final = "dead_letter"
@@ -34,6 +35,18 @@ def note_failed_timer(copy: WorkingCopy, name: str, error: str) -> None:
     about = f"{TIMER_FAILED}: {name}: "
     others = [entry for entry in copy.instance.progress.attention if not entry.startswith(about)]
     _list(copy, [*others, f"{about}{error[:200].replace('; ', ', ')}"])
+
+
+def stop_timer(copy: WorkingCopy, row: InboxRow) -> None:
+    """Workers died of the word that one died of this timer: it is the upgrade before it. The timer fires no more."""
+    arguments = from_json(row.body)
+    name, _, epoch = str(arguments.get("timer") if isinstance(arguments, dict) else None).rpartition(":")
+    timer = copy.instance.progress.timers.get(name) if copy.instance is not None else None
+    if copy.instance is None or timer is None or str(timer.epoch) != epoch:
+        return
+    timers = {**copy.instance.progress.timers, name: replace(timer, due_at=NEVER, deaths=max(1, timer.deaths))}
+    copy.instance = replace(copy.instance, progress=replace(copy.instance.progress, timers=timers))
+    note_failed_timer(copy, name, "workers died of the upgrade before it, alone")
 
 
 def judge(copy: WorkingCopy) -> None:

@@ -11,16 +11,20 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from saga_worker.saga.fold.attention import stop_timer
 from saga_worker.saga.fold.backlog import BEHIND_DEAD, HANDLER_ERROR, PAUSED, WORKER_KILLED, changed, failed
 from saga_worker.saga.fold.working_copy import WorkingCopy
 from saga_worker.saga.inputs import Applied, Decision, Ignored, Parked, Postponed, Raised, Refused
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
+from saga_worker.saga.second_start import QUEUED
 
 
 def settle(copy: WorkingCopy, row: InboxRow, decision: Decision) -> bool:
     """Write down what became of `row`; True when it was applied, and the saga has gone on."""
     now = copy.given.now
     match decision.outcome:
+        case Applied() if copy.is_next_run(decision) and not copy.may_begin_run():
+            _put_off(copy, row)
         case Applied(reason):
             copy.change.rows.append(changed(row, RowState.DONE, reason=reason, settled_at=now))
             kind = row.role.name.lower()
@@ -46,6 +50,8 @@ def bury(copy: WorkingCopy, row: InboxRow) -> None:
     """Workers died of this row, alone with it, as often as they may."""
     error = f"{row.crashes} workers died while they applied this row, alone; the last word has an operator."
     _block(copy, row, failed(row, copy.given.now, attempts=row.attempts), reason=WORKER_KILLED, error=error)
+    if row.role is Role.OPERATOR and copy.upgrade is not None:
+        stop_timer(copy, row)
 
 
 def hold(copy: WorkingCopy, row: InboxRow) -> None:
@@ -57,8 +63,15 @@ def hold(copy: WorkingCopy, row: InboxRow) -> None:
         copy.change.rows.append(changed(row, RowState.HELD, reason=reason))
 
 
+def _put_off(copy: WorkingCopy, row: InboxRow) -> None:
+    """It begins the next run in the next transaction, before all rows that are younger."""
+    if row.state is RowState.PARKED:
+        copy.change.rows.append(changed(row, RowState.READY))
+    copy.rows_wait = copy.change.again = True
+
+
 def _park(copy: WorkingCopy, row: InboxRow, reason: str, number: int | None) -> None:
-    expires_at = row.expires_at or copy.given.now + copy.limits.parking
+    expires_at = None if reason in QUEUED else row.expires_at or copy.given.now + copy.limits.parking
     parked = replace(row, state=RowState.PARKED, reason=reason, expires_at=expires_at, sequence=number)
     copy.change.rows.append(changed(parked, RowState.PARKED, reason=reason, expires_at=expires_at))
     if number is None:

@@ -43,9 +43,11 @@ class WorkingCopy:
     def __init__(
         self, saga: Saga[Any], ref: UUID, instance: Instance | None, rows: Sequence[InboxRow], given: Given,
         limits: Limits, *, alone: bool, write_error: str | None = None, upgrade: Course | None = None,
+        newest: Saga[Any] | None = None,
     ) -> None:  # fmt: skip
         self.upgrade = upgrade  # what has to be done to the saga before its next input
         self.saga, self.given, self.limits, self.alone = saga, given, limits, alone
+        self._newest = newest or saga
         self._write_error = write_error
         self.instance = instance
         self.change = SagaChange(ref=ref, before=instance, after=instance)
@@ -95,6 +97,8 @@ class WorkingCopy:
             before.status is not after.status
             or one.active != other.active
             or one.rounds != other.rounds  # the same wait may be open again
+            or before.saga_id is not after.saga_id  # another run
+            or (before.unsettled == 0) is not (after.unsettled == 0)  # a start may wait for that
         )
 
     def decide(self, given_input: Input) -> Decision:
@@ -102,7 +106,16 @@ class WorkingCopy:
             return Decision(self.instance, (), Raised(self._write_error))
         if self.upgrade is not None and (error := self.move_on()) is not None:
             return Decision(self.instance, (), Raised(error))
-        return decide(self.saga, self.instance, given_input, self.given)
+        return decide(self.saga, self.instance, given_input, self.given, self._newest)
+
+    def is_next_run(self, decision: Decision) -> bool:
+        """Whether this is the first step of another run of the key than the one that stands here."""
+        after, before = decision.instance, self.instance
+        return before is not None and after is not None and after.revision <= before.revision
+
+    def may_begin_run(self) -> bool:
+        """Whether the run that stands here is as it was locked. If not, it is saved before the next one begins."""
+        return self.instance is self.change.before
 
     def move_on(self) -> str | None:
         """Bring the saga to the version that it is to run by; the error of the author's code, if that raised.
@@ -129,6 +142,8 @@ class WorkingCopy:
         """Go where this applied input has led, and journal it."""
         before, after = self.instance, decision.instance
         assert after is not None
+        if self.is_next_run(decision):
+            before, self.saga = None, self._newest
         self.change.journal.append(
             JournalRow(
                 revision=after.revision,
