@@ -20,7 +20,7 @@ from benchmarks.harness.deployment import Product, Run, Workload
 from benchmarks.harness.pairs import judge_pairs, measure_pairs
 from benchmarks.harness.plot import Chart
 from benchmarks.harness.servers import Servers
-from benchmarks.harness.verdicts import TARGETS
+from benchmarks.harness.verdicts import SIZES
 
 NAME = "wide"
 FIGURES = ("W1", "W2")
@@ -83,7 +83,7 @@ def cost(run: Run) -> float:
 async def measure(options: Options, servers: Servers) -> Result:
     """W1 and W2."""
     pairs = await measure_pairs(NAME, options, partial(one_pair, options, servers, options.sagas or ITEMS))
-    figures = judge_pairs(pairs, {name: TARGETS[name] for name in FIGURES})
+    figures = judge_pairs(pairs, SIZES)
     costs = {
         f"{NARROW} items": median(cost(p.narrow) for p in pairs),
         f"{WIDE:,} items": median(cost(p.wide) for p in pairs),
