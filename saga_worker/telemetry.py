@@ -47,6 +47,7 @@ class Event(StrEnum):
     ROUTES_CHANGED = "routes_changed"
     SAGA_ATTENTION = "saga_attention"
     HANDLER_RAISED = "handler_raised"
+    HOOK_RAISED = "hook_raised"
     ROW_DEAD = "row_dead"
     ROW_SUSPECT = "row_suspect"
     OUTBOX_REFUSED = "outbox_refused"

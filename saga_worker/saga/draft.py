@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 from pydantic import BaseModel
 
-from saga_worker.saga import family
+from saga_worker.saga import family, lifecycle
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.commands import Answer, Then, follow
 from saga_worker.saga.definition import Saga
@@ -638,6 +638,8 @@ class Draft:
         now, before = self.given.now, self.instance
         if self.status.is_final and (self.is_new or not before.status.is_final):
             family.tell_end(self, self.status)
+        if self.saga.lifecycle:
+            lifecycle.tell(self)
         move(None if self.is_new else before.status, self.status)
         outcome = outcome or _APPLIED
         progress = Progress(
