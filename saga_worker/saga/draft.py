@@ -126,6 +126,7 @@ class Draft:
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
         self.begun: dict[str, datetime] = {} if progress.begun is UNSET else dict(progress.begun)
         self.since = progress.since
+        self.before = None if progress.before is UNSET else bytes(progress.before)
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
         self.near: Callable[..., Any] | str | None = None  # what of the author's was run last: a function, or a place
@@ -533,6 +534,29 @@ class Draft:
                     self.abandon(record)
                 self.withdrawn |= {record.seq}
 
+    def end_round(self) -> None:
+        """An entity is about to rest: what is settled is forgotten, or it would grow with every event.
+
+        What still has to be taken back, or is watched, stays. An answer to what was forgotten is one to an earlier run.
+        """
+        kept = {
+            c.seq
+            for c in self.commands.values()
+            if c.kind is CommandKind.FORWARD and not c.undone and self.step(c).has_undo
+            if c.fate in (Fate.SENT, Fate.UNKNOWN) or (c.fate is Fate.DONE and c.seq in self.withdrawn)
+        }
+        kept |= {c.seq for c in self.commands.values() if c.undoes in kept}
+        for seq in self.commands.keys() - kept:
+            del self.commands[seq]
+            self.undo_failures.pop(seq, None)
+            self.recorded.pop(seq, None)
+            self.begun.pop(_tries_of("", seq), None)
+            for kind in (TIMEOUT, RESEND, WATCH, UNDO_AGAIN, LOCAL):
+                self.disarm(f"{kind}:{seq}")
+        self.withdrawn &= kept
+        self.rounds, self.savepoints, self.pivoted, self.before = {}, {}, False, None
+        self.since = self.seq
+
     def leave_flow(self) -> None:
         """No step is open any more; what was asked of somebody for the sake of one is moot."""
         self.active.clear()
@@ -603,6 +627,7 @@ class Draft:
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
             savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
             begun=self.begun or UNSET, items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
+            before=Raw(self.before) if self.before is not None else UNSET,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,

@@ -153,6 +153,7 @@ class Progress(Struct, frozen=True):
     items: dict[int, Items] | UnsetType = UNSET  # seq of a `for_each` -> its children
     parent: Parent | UnsetType = UNSET
     trace: Trace | UnsetType = UNSET
+    before: Raw | UnsetType = UNSET  # the state of an entity before the event whose round is under way
     # When the first try began of what is retried for some time only: "step:<id>", and "undo:<seq>" of what is undone.
     begun: dict[str, datetime] | UnsetType = UNSET
     since: int | UnsetType = UNSET  # the last number of the runs of this key before this one
