@@ -50,6 +50,7 @@ from saga_worker.saga.instance import (
 from saga_worker.saga.messages import Event, Message, encode
 from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalStep
 from saga_worker.saga.placed import Outputs, PlacedStep, stored_for_call
+from saga_worker.saga.records import at_hand, changeable
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.trace import Trace
@@ -110,7 +111,7 @@ class Draft:
         self.seq = instance.seq
         self.state_bytes = instance.state
         self.active = dict(progress.active)
-        self.commands = dict(progress.commands)
+        self.commands = changeable(progress.commands)
         self.timers = dict(progress.timers)
         self.epoch = progress.epoch
         self.undo_failures = dict(progress.undo_failures)
@@ -468,7 +469,7 @@ class Draft:
         self.lift(self.commands[seq].step, UNDO_FAILED)
 
     def in_flight(self, kind: CommandKind) -> Iterator[CommandRecord]:
-        return (c for c in list(self.commands.values()) if c.kind is kind and c.fate is Fate.SENT)
+        return (c for c in at_hand(self.commands) if c.kind is kind and c.fate is Fate.SENT)
 
     def must_be_undone(self, record: CommandRecord) -> bool:
         """It had an effect, or with hybrid undo may have had one, that nobody has taken back.
@@ -660,9 +661,10 @@ class Draft:
         if self.status is Status.FAILED:
             return 0
         is_over = self.status is Status.COMPENSATED
+        everything = is_over or self.withdrawn
         standing = [
             c
-            for c in self.commands.values()
+            for c in (self.commands.values() if everything else at_hand(self.commands))
             if c.fate is Fate.UNKNOWN or (c.fate is Fate.DONE and (is_over or c.seq in self.withdrawn))
             if c.kind is CommandKind.FORWARD
         ]
