@@ -13,8 +13,8 @@ import pytest
 from saga_worker.loading import load
 
 HERE = Path(__file__).parent
-GOOD = ("good.py", "sagas.py")
-BAD = ("bad.py", "bad2.py")
+GOOD = ("good.py", "sagas.py", "starting.py")
+BAD = ("bad.py", "bad2.py", "bad_starting.py")
 
 Lines = set[tuple[str, int]]
 
