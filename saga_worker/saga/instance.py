@@ -156,6 +156,8 @@ class Progress(Struct, frozen=True):
     trace: Trace | UnsetType = UNSET
     starters: tuple[Starter, ...] | UnsetType = UNSET  # who waits for an answer
     result: Raw | UnsetType = UNSET  # of a completed saga whose definition declares one
+    # When the first try began of what is retried for some time only: "step:<id>", and "undo:<seq>" of what is undone.
+    begun: dict[str, datetime] | UnsetType = UNSET
     since: int | UnsetType = UNSET  # the last number of the runs of this key before this one
 
 
