@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from saga_worker.client.contract import Snapshot
 from saga_worker.saga.definition import Saga
-from saga_worker.saga.instance import load_progress
+from saga_worker.saga.records import load_progress
 from saga_worker.saga.results import R
 from saga_worker.saga.steps import S
 from saga_worker.saga.transitions import Status

@@ -11,8 +11,9 @@ from pydantic import BaseModel
 from saga_worker import Compensate, DefinitionError, Event, Saga, SecondStart, Verdict, days
 from saga_worker.saga.decide import decide
 from saga_worker.saga.inputs import Applied, Decision, EventArrived, Given, Ignored, Raised, ReplyToStarter
-from saga_worker.saga.instance import Instance, dump_progress, load_progress
+from saga_worker.saga.instance import Instance
 from saga_worker.saga.messages import encode
+from saga_worker.saga.records import dump_progress, load_progress
 from saga_worker.saga.starters import MAX_STARTERS, Starter
 from saga_worker.testing.one_saga import SAGA_ID, START
 
