@@ -16,8 +16,9 @@ from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.fold.backlog import BLOCKING, SAGA_SOURCE
 from saga_worker.saga.inputs import TAKE_BACK, LocalDone, LocalFailed
-from saga_worker.saga.instance import NEVER, CommandKind, Fate, dump_progress
+from saga_worker.saga.instance import NEVER, CommandKind, Fate
 from saga_worker.saga.messages import Event, Message, encode
+from saga_worker.saga.records import dump_progress
 from saga_worker.saga.routing import child_message_id, command_id
 from saga_worker.saga.rows import Role, RowState
 from saga_worker.testing.children import PARENT, Child
