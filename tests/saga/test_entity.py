@@ -29,8 +29,8 @@ from saga_worker import (
     when,
 )
 from saga_worker.saga.fold import Limits
-from saga_worker.saga.instance import dump_progress
 from saga_worker.saga.messages import Rejected
+from saga_worker.saga.records import dump_progress
 from saga_worker.saga.routing import command_id
 from saga_worker.saga.rows import Role
 from saga_worker.testing import SagaTest
