@@ -34,6 +34,7 @@ from saga_worker import (
     Undo,
     UndoOf,
     Verdict,
+    clear_hooks,
     days,
     hours,
     minutes,
@@ -214,6 +215,7 @@ def watch() -> None:
         return context.original_error
 
     register_hooks(step_failed=failed, compensation_triggered=back)
+    clear_hooks()
 
 
 def forward_only() -> Step[Trip]:
