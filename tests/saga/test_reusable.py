@@ -15,6 +15,7 @@ from saga_worker import (
     Compensate,
     DefinitionError,
     Event,
+    Outputs,
     Retry,
     Saga,
     TerminalError,
@@ -180,6 +181,29 @@ def test_it_may_wait_again_and_each_entry_has_a_number_of_its_own() -> None:
     entries = [effect for effect in told._activities() if effect.step == pay.id]
     assert [effect.seq for effect in entries] == [1, 2, 3] and {effect.run for effect in entries} == {1}
     assert [b"event" in effect.input for effect in entries] == [False, True, True]
+
+
+def test_the_events_that_were_taken_are_known_to_later_steps() -> None:
+    """features: 12, 90, 170"""
+    seen: list[Any] = []
+
+    def parcel(order: Order, outputs: Outputs) -> Parcel:
+        seen.append(outputs.events)
+        return Parcel(order=outputs.events[0].payload["by"], paid_by=outputs.events[-1].type)
+
+    saga = Saga("shop", state=Order, deadline=days(1))
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
+    pay = saga.step(Authorize(), input=lambda order: Charge(order=order.order, cents=1), name="pay")
+    pay.resumes_on(Paid, key=lambda e: e.order).resumes_on(Declined, key=lambda e: e.order)
+    ship = saga.step(Carrier(), input=parcel)
+    saga.flow(pay, ship)
+    told = SagaTest(saga).given(Ordered(order="o")).result(WAITS).given(OK).result(WAITS).given(NO).result(BY)
+
+    told.expect_activity(pay).expect_activity(pay).expect_activity(pay)
+    told.expect_activity(ship, input=Parcel(order="visa", paid_by="x.no"))
+    assert seen == [(("x.ok", {"order": "o", "by": "visa"}), ("x.no", {"order": "o"}))]
+    told.result(Shipped(tracking="t")).expect_status("completed")
+    assert told.one.instance is not None and told.one.instance.progress.recorded is UNSET
 
 
 def test_an_event_that_comes_while_an_entry_runs_is_kept_for_the_wait() -> None:
