@@ -18,10 +18,13 @@ __all__ = [
     "Complete",
     "DefinitionError",
     "Done",
+    "Entity",
     "Event",
     "KeyKind",
     "Message",
+    "OnExhausted",
     "OnTimeout",
+    "OnUndoFailed",
     "Outputs",
     "Query",
     "Rejected",
@@ -59,13 +62,24 @@ if TYPE_CHECKING:
     from saga_worker.saga.children import ChildFailed, Tally
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
+    from saga_worker.saga.entity import Entity
     from saga_worker.saga.errors import DefinitionError, TerminalError
     from saga_worker.saga.forms import choice, parallel, pivot, repeat_until, when
     from saga_worker.saga.messages import Command, Done, Event, Message, Rejected, UndoOf
     from saga_worker.saga.own_work import ActivityContext, ActivityFailed
     from saga_worker.saga.placed import Outputs
     from saga_worker.saga.queries import Query
-    from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Rollback, Undo, Verdict
+    from saga_worker.saga.retry import (
+        Compensate,
+        Complete,
+        OnExhausted,
+        OnTimeout,
+        OnUndoFailed,
+        Retry,
+        Rollback,
+        Undo,
+        Verdict,
+    )
     from saga_worker.saga.routing import KeyKind
     from saga_worker.saga.second_start import SecondStart
     from saga_worker.saga.steps import Step
@@ -83,13 +97,24 @@ else:
         "activity": ("Activity", "WaitFor", "activity"),
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),
+        "entity": ("Entity",),
         "errors": ("DefinitionError", "TerminalError"),
         "forms": ("choice", "parallel", "pivot", "repeat_until", "when"),
         "messages": ("Command", "Done", "Event", "Message", "Rejected", "UndoOf"),
         "own_work": ("ActivityContext", "ActivityFailed"),
         "placed": ("Outputs",),
         "queries": ("Query",),
-        "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Rollback", "Undo", "Verdict"),
+        "retry": (
+            "Compensate",
+            "Complete",
+            "OnExhausted",
+            "OnTimeout",
+            "OnUndoFailed",
+            "Retry",
+            "Rollback",
+            "Undo",
+            "Verdict",
+        ),
         "routing": ("KeyKind",),
         "second_start": ("SecondStart",),
         "steps": ("Step",),

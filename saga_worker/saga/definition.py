@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -32,7 +32,8 @@ from saga_worker.saga.own_work import (
 )
 from saga_worker.saga.placed import Outputs, PlacedStep, place
 from saga_worker.saga.queries import A, Query
-from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
+from saga_worker.saga.results import R, Result
+from saga_worker.saga.retry import OnExhausted, OnTimeout, OnUndoFailed, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
 from saga_worker.saga.second_start import SecondStart
 from saga_worker.saga.source import check_handler, checked_name, step_name, where, where_called
@@ -44,6 +45,7 @@ from saga_worker.saga.steps import (
     CommandPolicy,
     E,
     EmitStep,
+    Repeats,
     S,
     SavepointStep,
     SleepStep,
@@ -65,10 +67,10 @@ P = TypeVar("P", bound=BaseModel)  # the output of an earlier step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Start(Generic[S, E]):
+class Start(Generic[S, E, R]):
     """An event that starts a saga; the handler makes its first state. Called, it is its handler."""
 
-    saga: Saga[S]
+    saga: Saga[S, R]
     model: type[E]
     key: Callable[[E], str | int | UUID]
     pointer: str
@@ -92,16 +94,18 @@ class On:
     source: str
 
 
-Entry: TypeAlias = "Start[Any, Any] | On | Arm"
+Entry: TypeAlias = "Start[Any, Any, Any] | On | Arm"
 
 
-class Saga(Generic[S]):
+class Saga(Generic[S, R]):
     """A saga over state `S`, a pydantic model that survives JSON.
 
     `name` and `version` stand in every stored saga. `deadline` bounds a whole run: then the saga compensates, past the
     pivot it asks for attention. `key_kind` is read off the key fields unless given. Whatever is wrong raises
     `DefinitionError` with file, line and remedy, where it is declared or, of the whole, in `check`.
     """
+
+    lives_on: ClassVar[bool] = False  # an entity: after its last step it waits for its next event
 
     def __init__(
         self,
@@ -111,9 +115,18 @@ class Saga(Generic[S]):
         version: int = 1,
         deadline: timedelta | None = None,
         key_kind: KeyKind | None = None,
+        compensate: bool = True,
+        on_undo_failed: OnUndoFailed = OnUndoFailed.GO_ON,
         second_start: SecondStart = SecondStart.REJECT,
         internal: bool = False,
+        result: Callable[[S], R] | None = None,
     ) -> None:
+        """With `compensate=False` a saga that cannot go on ends failed, keeps what it has done, and can be retried.
+
+        `on_undo_failed` says whether older effects are undone beside an undo that has no try left.
+        """
+        self.compensate: Final = compensate
+        self.on_undo_failed: Final = on_undo_failed
         self.source: Final = where_called()
         self.name: Final = checked_name(name, "saga", source=self.source)
         if not (isinstance(state, type) and issubclass(state, BaseModel)):
@@ -123,7 +136,7 @@ class Saga(Generic[S]):
         self.state_model: Final[type[S]] = state
         self.version: Final = version
         self.deadline: Final = checked_bound(deadline, f"saga {name}: deadline", source=self.source)
-        self.starts: Final[dict[str, Start[S, Any]]] = {}
+        self.starts: Final[dict[str, Start[S, Any, R]]] = {}
         self.handlers: Final[dict[str, On]] = {}
         self.sequences: Final[dict[str, str | None]] = {}  # wire type -> pointer to its number, if it is numbered
         self.arms: Final[dict[str, list[Arm]]] = {}
@@ -135,6 +148,7 @@ class Saga(Generic[S]):
         self._is_checked = False
         self.second_start: Final = second_start
         self.internal: Final = internal
+        self.result: Final[Result[R] | None] = None if result is None else Result(result, saga=self.name)
         self._key_kind = key_kind
         self._flow: Flow[S] | None = None
 
@@ -165,14 +179,14 @@ class Saga(Generic[S]):
 
     def starts_on(
         self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None
-    ) -> Callable[[Callable[[E], S]], Start[S, E]]:
+    ) -> Callable[[Callable[[E], S]], Start[S, E, R]]:
         """An event that starts a saga for its key; the function makes the first state. Clients name it as the start.
 
         `sequence` names the field with which its producer numbers the events of a key, one by one: they are applied
         in that order. The first is 1, or the start's number; one that comes early is parked until its turn.
         """
 
-        def register(handler: Callable[[E], S]) -> Start[S, E]:
+        def register(handler: Callable[[E], S]) -> Start[S, E, R]:
             if isinstance(handler, Start):  # it starts another saga, or on another event, as well
                 handler = handler.handler
             check_handler(handler, "event")
@@ -209,11 +223,14 @@ class Saga(Generic[S]):
         undo: Undo = Undo.HYBRID,
         undo_timeout: timedelta | None = None,
         undo_retry: Retry | None = None,
+        repeatable: bool = True,
+        undo_repeatable: bool = True,
         name: str | None = None,
     ) -> CommandDecorator[S]:
         """A step that sends a command to the participant `to` and waits at most `timeout` for its reply.
 
-        A time-out is retried by sending the same message again; without `retry` there is one try.
+        A time-out is retried by sending the same message again; without `retry` there is one try. With
+        `repeatable=False` (of the undo: `undo_repeatable`) it is not sent again as long as it may have worked.
         """
         source = where_called()
         policy = CommandPolicy(
@@ -225,6 +242,7 @@ class Saga(Generic[S]):
                 timeout if undo_timeout is None else undo_timeout, "undo_timeout", source=source
             ),
             undo_retry=undo_retry or UNDO_RETRY,
+            repeats=Repeats(repeatable, undo_repeatable, (retry, undo_retry)),
         )
         return CommandDecorator(policy, name, self._add)
 
@@ -239,13 +257,16 @@ class Saga(Generic[S]):
         terminal: tuple[type[Exception], ...] = (),
         as_terminal: ErrorMapper | None = None,
         concurrency: int | None = None,
+        repeatable: bool = True,
+        undo_repeatable: bool = True,
         name: str | None = None,
     ) -> ActivityDecorator[S]:
         """A step that runs an async function in a worker, outside any transaction, and goes on with its result.
 
         `timeout` bounds one attempt. An attempt that raises is tried again by `retry`, unless it raises
         `TerminalError` or one of `terminal`, or `as_terminal` makes a `TerminalError` of it. `concurrency` bounds the
-        attempts at a time in each worker.
+        attempts at a time in each worker. With `repeatable=False` (of the undo: `undo_repeatable`) there is one
+        attempt, whatever becomes of it.
         """
         source = where_called()
         policy = ActivityPolicy(
@@ -259,6 +280,7 @@ class Saga(Generic[S]):
             terminal=terminal,
             as_terminal=as_terminal,
             concurrency=concurrency,
+            repeats=Repeats(repeatable, undo_repeatable, (retry, undo_retry)),
         )
         if concurrency is not None and concurrency < 1:
             raise DefinitionError(f"{source}: concurrency is {concurrency}; give at least 1.")
@@ -419,12 +441,15 @@ class Saga(Generic[S]):
         self._add(step)
         return step
 
-    def savepoint(self, name: str, *, times: int = 3) -> SavepointStep[S]:
-        """A place that handlers go back to with `Rollback(name, reason)`; after `times` of that the saga compensates.
+    def savepoint(
+        self, name: str, *, times: int = 3, on_exhausted: OnExhausted = OnExhausted.COMPENSATE
+    ) -> SavepointStep[S]:
+        """A place that handlers go back to with `Rollback(name, reason)`; after `times` of that `on_exhausted` says how
+        the saga ends, or pauses.
 
         Stands in the main line of the flow: not in a branch, an arm or a loop.
         """
-        step: SavepointStep[S] = SavepointStep(name, times, source=where_called())
+        step: SavepointStep[S] = SavepointStep(name, times, on_exhausted, source=where_called())
         self._add(step)
         return step
 
@@ -471,7 +496,7 @@ class Saga(Generic[S]):
         self._refuse_when_checked(where_called())
         if self._flow is not None:
             raise DefinitionError(f"{where_called()}: saga {self.name} has a flow already; call flow(…) once.")
-        self._flow = flow_of(steps)
+        self._flow = self._flow_of(steps)
 
     @overload
     def upgrade_from(
@@ -503,6 +528,9 @@ class Saga(Generic[S]):
             return make
 
         return register
+
+    def _flow_of(self, steps: tuple[Step[S], ...]) -> Flow[S]:
+        return flow_of(steps)
 
     def check(self) -> None:
         """Raises `DefinitionError` with one line for every problem that shows without running anything.

@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 from pydantic import BaseModel
 
-from saga_worker.saga import family
+from saga_worker.saga import family, starters
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.commands import Answer, Then, follow
 from saga_worker.saga.definition import Saga
@@ -30,6 +30,7 @@ from saga_worker.saga.inputs import (
     Outcome,
     Postponed,
     PublishEvent,
+    ReplyToStarter,
     RunActivity,
     SendCommand,
 )
@@ -50,7 +51,9 @@ from saga_worker.saga.instance import (
 from saga_worker.saga.messages import Event, Message, encode
 from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalStep
 from saga_worker.saga.placed import Outputs, PlacedStep, stored_for_call
+from saga_worker.saga.records import at_hand, changeable
 from saga_worker.saga.retry import Undo
+from saga_worker.saga.starters import Starter
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status, move
@@ -75,6 +78,7 @@ REJECTED_AFTER_PIVOT: Final = "rejected_after_pivot"
 LOCAL_FAILED: Final = "local_failed"
 WAIT_EXPIRED: Final = "wait_expired"
 ROUNDS_EXHAUSTED: Final = "rounds_exhausted"
+ROLLBACKS_EXHAUSTED: Final = "rollbacks_exhausted"
 ITEMS_FAILED: Final = "items_failed"  # more than may, past the pivot
 DEADLINE_PASSED: Final = "deadline_passed"
 UNDO_FAILED: Final = "undo_failed"
@@ -85,7 +89,7 @@ SEQUENCE_GAP: Final = "sequence_gap"
 TIMER_FAILED: Final = "timer_failed"  # with the name of the timer and the error
 # Moot when the saga leaves the flow.
 OF_A_STEP: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED)
-OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED)
+OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED, ROLLBACKS_EXHAUSTED)
 OF_MESSAGES: Final = (UNDELIVERABLE, "dead_letter")  # true of whatever was stored, whatever becomes of the saga
 
 NOT_OPEN: Final = 0  # in place of the seq of an open step
@@ -110,7 +114,7 @@ class Draft:
         self.seq = instance.seq
         self.state_bytes = instance.state
         self.active = dict(progress.active)
-        self.commands = dict(progress.commands)
+        self.commands = changeable(progress.commands)
         self.timers = dict(progress.timers)
         self.epoch = progress.epoch
         self.undo_failures = dict(progress.undo_failures)
@@ -126,6 +130,9 @@ class Draft:
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
         self.begun: dict[str, datetime] = {} if progress.begun is UNSET else dict(progress.begun)
         self.since = progress.since
+        self.starters: tuple[Starter, ...] = progress.starters or ()
+        self.result = progress.result
+        self.before = None if progress.before is UNSET else bytes(progress.before)
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
         self.near: Callable[..., Any] | str | None = None  # what of the author's was run last: a function, or a place
@@ -345,13 +352,13 @@ class Draft:
         open_seq = self.active.get(record.step, NOT_OPEN)
         if open_seq == record.seq or (open_seq is None and self._last_entry(record.step) == record.seq):
             return True
-        is_over = self.status is Status.COMPENSATING or self.status.is_final
+        is_over = self.status is Status.COMPENSATING or (self.status.is_final and not self.stands_still)
         if self.saga.reads_outputs and self.recorded[record.seq].event is not None and not is_over:
             return True
         if record.undone or record.fate is Fate.REJECTED:
             return False
         if step.has_undo and (self.status is not Status.COMPLETED or record.seq in self.withdrawn):
-            return True
+            return not self.has_failed_for_good
         if is_over:
             return False
         return (step.keeps_output or self.saga.reads_outputs) and last.get(record.step) == record.seq
@@ -427,6 +434,11 @@ class Draft:
         self.seq += 1
         self.effects.append(PublishEvent(self.seq, step_id, event.wire_type, encode(event), self.trace or None))
 
+    def reply_to(self, queue: str, correlation_id: str, type_: str, body: bytes) -> None:
+        """Answer to whoever waits for the saga; its id is this saga's next number."""
+        self.seq += 1
+        self.effects.append(ReplyToStarter(self.seq, queue, correlation_id, type_, body, self.trace or None))
+
     def step(self, record: CommandRecord) -> Answered:
         """The definition's step that `record` belongs to."""
         step = self.saga.steps[record.step]
@@ -471,14 +483,14 @@ class Draft:
         self.lift(self.commands[seq].step, UNDO_FAILED)
 
     def in_flight(self, kind: CommandKind) -> Iterator[CommandRecord]:
-        return (c for c in list(self.commands.values()) if c.kind is kind and c.fate is Fate.SENT)
+        return (c for c in at_hand(self.commands) if c.kind is kind and c.fate is Fate.SENT)
 
     def must_be_undone(self, record: CommandRecord) -> bool:
         """It had an effect, or with hybrid undo may have had one, that nobody has taken back.
 
         What a failed saga has done stays.
         """
-        if record.kind is CommandKind.UNDO or record.undone or self.status is Status.FAILED:
+        if record.kind is CommandKind.UNDO or record.undone or self.has_failed_for_good:
             return False
         step = self.step(record)
         if not step.has_undo:
@@ -500,6 +512,23 @@ class Draft:
         if isinstance(self.step(record), ActivityStep | SubsagaStep | EachStep):
             return not record.is_given_up
         return any(f"{kind}:{record.seq}" in self.timers for kind in (TIMEOUT, RESEND, LOCAL))
+
+    @property
+    def stands_still(self) -> bool:
+        """As `Instance.stands_still`."""
+        return self.status is Status.PAUSED or (self.status is Status.FAILED and bool(self.active))
+
+    @property
+    def has_failed_for_good(self) -> bool:
+        """Ended, with what it has done left by decision."""
+        return self.status is Status.FAILED and not self.active
+
+    def may_repeat(self, record: CommandRecord) -> bool:
+        """Whether it may be sent or run again although it may have worked."""
+        step = self.step(record)
+        if not isinstance(step, CommandOf | ActivityStep):
+            return True
+        return step.repeats.of(is_undo=record.kind is CommandKind.UNDO)
 
     @property
     def past_pivot(self) -> bool:
@@ -536,6 +565,29 @@ class Draft:
                 if record.fate is Fate.SENT:
                     self.abandon(record)
                 self.withdrawn |= {record.seq}
+
+    def end_round(self) -> None:
+        """An entity is about to rest: what is settled is forgotten, or it would grow with every event.
+
+        What still has to be taken back, or is watched, stays. An answer to what was forgotten is one to an earlier run.
+        """
+        kept = {
+            c.seq
+            for c in self.commands.values()
+            if c.kind is CommandKind.FORWARD and not c.undone and self.step(c).has_undo
+            if c.fate in (Fate.SENT, Fate.UNKNOWN) or (c.fate is Fate.DONE and c.seq in self.withdrawn)
+        }
+        kept |= {c.seq for c in self.commands.values() if c.undoes in kept}
+        for seq in self.commands.keys() - kept:
+            del self.commands[seq]
+            self.undo_failures.pop(seq, None)
+            self.recorded.pop(seq, None)
+            self.begun.pop(_tries_of("", seq), None)
+            for kind in (TIMEOUT, RESEND, WATCH, UNDO_AGAIN, LOCAL):
+                self.disarm(f"{kind}:{seq}")
+        self.withdrawn &= kept
+        self.rounds, self.savepoints, self.pivoted, self.before = {}, {}, False, None
+        self.since = self.seq
 
     def leave_flow(self) -> None:
         """No step is open any more; what was asked of somebody for the sake of one is moot."""
@@ -594,11 +646,13 @@ class Draft:
     def finish(self, outcome: Outcome | None = None) -> Decision:
         """The decision: the saga one revision on (not when merely postponed), with what it has to say."""
         assert self.status is not None
-        if self.saga.flow_root.has_loops and self.status is not Status.FAILED:
+        if self.saga.flow_root.has_loops and not self.has_failed_for_good:
             self._list_again()
         now, before = self.given.now, self.instance
         if self.status.is_final and (self.is_new or not before.status.is_final):
+            starters.keep_result(self, self.status)
             family.tell_end(self, self.status)
+            starters.answer(self, self.status)
         move(None if self.is_new else before.status, self.status)
         outcome = outcome or _APPLIED
         progress = Progress(
@@ -607,6 +661,8 @@ class Draft:
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
             savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
             begun=self.begun or UNSET, items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
+            starters=self.starters or UNSET, result=self.result,
+            before=Raw(self.before) if self.before is not None else UNSET,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,
@@ -636,12 +692,13 @@ class Draft:
 
         What a failed saga leaves behind is left by decision, and nobody waits to hear of it.
         """
-        if self.status is Status.FAILED:
+        if self.has_failed_for_good:
             return 0
         is_over = self.status is Status.COMPENSATED
+        everything = is_over or self.withdrawn
         standing = [
             c
-            for c in self.commands.values()
+            for c in (self.commands.values() if everything else at_hand(self.commands))
             if c.fate is Fate.UNKNOWN or (c.fate is Fate.DONE and (is_over or c.seq in self.withdrawn))
             if c.kind is CommandKind.FORWARD
         ]

@@ -16,10 +16,13 @@ from saga_worker import (
     Command,
     Compensate,
     Complete,
+    Entity,
     Event,
     KeyKind,
     Message,
+    OnExhausted,
     OnTimeout,
+    OnUndoFailed,
     Query,
     Retry,
     Saga,
@@ -200,7 +203,14 @@ class Fare(BaseModel):
     cents: int
 
 
-@booking.activity(timeout=seconds(10), retry=Retry.exponential(5), undo=Undo.HYBRID, terminal=(ValueError,))
+def forward_only() -> Step[Trip]:
+    forward = Saga("forward", state=Trip, compensate=False, on_undo_failed=OnUndoFailed.STOP)
+    return forward.savepoint("front", times=3, on_exhausted=OnExhausted.PAUSE)
+
+
+@booking.activity(
+    timeout=seconds(10), retry=Retry.exponential(5), undo=Undo.HYBRID, terminal=(ValueError,), undo_repeatable=False
+)
 async def price(trip: Trip, ctx: ActivityContext) -> Fare:
     if ctx.attempt > 3:
         raise TerminalError(f"{ctx.idempotency_key} of {ctx.saga_key} until {ctx.deadline}", may_have_worked=True)
@@ -235,7 +245,9 @@ async def write_down(trip: Trip, session: AsyncSession) -> Verdict:
     return Compensate("no")
 
 
-@booking.command("tickets", timeout=hours(1), retry=Retry.none(), undo=Undo.NONE)
+@booking.command(
+    "tickets", timeout=hours(1), retry=Retry.none(), undo=Undo.NONE, repeatable=False, undo_repeatable=True
+)
 def send(trip: Trip) -> SendTickets:
     return SendTickets(trip=trip.trip)
 
@@ -243,6 +255,32 @@ def send(trip: Trip) -> SendTickets:
 @booking.emit
 def announce(trip: Trip) -> TripBooked:
     return TripBooked(trip=trip.trip)
+
+
+class Guest(BaseModel):
+    trips: int = 0
+
+
+guests = Entity("guest", state=Guest)
+
+
+@guests.on(TripRequested, key=lambda e: e.trip, sequence=lambda e: e.nights)
+def guest_requested(guest: Guest, event: TripRequested) -> None:
+    guest.trips += 1
+
+
+@guests.on(TripWithdrawn, key=lambda e: e.trip)
+def guest_withdrew(guest: Guest, event: TripWithdrawn) -> Verdict:
+    return Complete("gone") if guest.trips == 0 else Compensate("no")
+
+
+@guests.emit
+def counted(guest: Guest) -> PassportMissing:
+    return PassportMissing(trip=UUID(int=guest.trips))
+
+
+guests.flow(when(lambda guest: guest.trips > 3, counted))
+guests.check()
 
 
 class Progress(BaseModel):

@@ -14,8 +14,8 @@ import saga_worker
 from saga_worker.loading import load
 
 HERE = Path(__file__).parent
-GOOD = ("good.py", "sagas.py", "forms.py", "good_activities.py")
-BAD = ("bad.py", "bad2.py", "bad3.py", "bad_activities.py")
+GOOD = ("good.py", "sagas.py", "forms.py", "good_activities.py", "starting.py")
+BAD = ("bad.py", "bad2.py", "bad3.py", "bad_activities.py", "bad_starting.py")
 
 # Whatever a definition is written in; a new form is added here, with a wrong use of it in one of BAD.
 FORMS = (
@@ -71,7 +71,7 @@ def test_pyright_refuses_each_marked_line_and_no_other() -> None:
 def test_what_the_checkers_accept_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))  # loading adds this directory
 
-    assert load(HERE / "good.py").names() == ("booking", "leg")
+    assert load(HERE / "good.py").names() == ("booking", "guest", "leg")
     assert load(HERE / "sagas.py").names() == ("membership", "repair")
     assert load(HERE / "forms.py").names() == ("house",)
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from saga_worker.saga.decide.next import Fail, Leave, Next, Proceed, Stay, Undo
-from saga_worker.saga.draft import UNSETTLED_EXPIRED, Draft
+from saga_worker.saga.draft import ROLLBACKS_EXHAUSTED, UNSETTLED_EXPIRED, Draft
 from saga_worker.saga.errors import PoisonMessage
+from saga_worker.saga.flow import IDLE
 from saga_worker.saga.inputs import CancelActivity, Ignored
 from saga_worker.saga.instance import CommandKind, Fate
 from saga_worker.saga.own_work import ActivityStep
@@ -33,7 +34,7 @@ def apply(draft: Draft, command: str, arguments: Mapping[str, object]) -> Next:
     if command == "mark_undone":
         return _mark_undone(draft, arguments)
     assert draft.status is not None
-    if draft.status.is_final:
+    if draft.status.is_final and not (command == "cancel" and draft.stands_still):
         return Ignored("saga_finished")
     match command:
         case "compensate":
@@ -60,6 +61,8 @@ def _compensate(draft: Draft, why: str) -> Next:
         return Ignored("compensating")
     if draft.past_pivot:
         return Ignored("after_pivot")
+    if not draft.saga.compensate:
+        return Ignored("no_compensation")
     return Undo(f"taken back by an operator: {why}")
 
 
@@ -76,6 +79,9 @@ def _resume(draft: Draft) -> Next:
     if draft.status is not Status.PAUSED:
         return Ignored("not_paused")
     if draft.active:
+        for step_id in draft.active:
+            draft.lift(step_id, ROLLBACKS_EXHAUSTED)
+        draft.reason = None
         draft.go_on()
     else:
         draft.become(Status.COMPENSATING)
@@ -89,7 +95,8 @@ def _wake(draft: Draft, arguments: Mapping[str, object]) -> Next:
         raise PoisonMessage("bad_operator_command", "wake needs the name of a wait or a sleep in its arguments.")
     if draft.status is Status.PAUSED:
         return Ignored("paused")
-    if step_id not in draft.active or not isinstance(draft.saga.steps[step_id], WaitStep | SleepStep):
+    is_at_rest = draft.saga.lives_on and step_id == IDLE
+    if step_id not in draft.active or is_at_rest or not isinstance(draft.saga.steps[step_id], WaitStep | SleepStep):
         return Ignored("not_waiting")
     return Leave(step_id)
 

@@ -23,15 +23,17 @@ from saga_worker.saga.inputs import (
 )
 from saga_worker.saga.routing import parse_child_message_id, seq_of
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
+from saga_worker.saga.starters import Starter
 
 BEHIND_DEAD: Final = "behind_dead"
 PAUSED: Final = "paused"
+FAILED: Final = "failed"
 HANDLER_ERROR: Final = "handler_error"
 WORKER_KILLED: Final = "worker_killed"
 NO_UPGRADE: Final = "no_upgrade"
 BLOCKING: Final = frozenset({HANDLER_ERROR, WORKER_KILLED})  # only what died while being applied blocks its saga
 # Reasons for being held that `fold` judges anew; whoever folds has the definition at hand.
-LIFTED_HERE: Final = frozenset({BEHIND_DEAD, PAUSED, "definition_absent", NO_UPGRADE})
+LIFTED_HERE: Final = frozenset({BEHIND_DEAD, PAUSED, FAILED, "definition_absent", NO_UPGRADE})
 
 
 SAGA_SOURCE: Final = "saga:"  # and the definition: the source of what sagas tell each other
@@ -47,7 +49,8 @@ def input_of(row: InboxRow) -> Input:
     """What the row carries, for `decide`."""
     match row.role:
         case Role.EVENT:
-            return EventArrived(row.type, row.saga_key or "", row.body, row.source, row.trace)
+            starter = Starter(row.reply_to, row.correlation_id or row.message_id) if row.reply_to is not None else None
+            return EventArrived(row.type, row.saga_key or "", row.body, row.source, row.trace, starter)
         case Role.REPLY:
             return ReplyArrived(seq_of(row.correlation_id), row.type, row.body, row.trace)
         case Role.ACTIVITY:
