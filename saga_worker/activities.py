@@ -13,7 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -199,7 +199,8 @@ class Activities:
         is_undo = attempt.undoes is not None
         # Not asyncio.timeout: of an activity that returns at once it would be a third of what this method costs.
         seconds = (step.undo_timeout if is_undo else step.timeout).total_seconds()
-        alarm = asyncio.get_running_loop().call_later(seconds, running.time_out)
+        loop = asyncio.get_running_loop()
+        begun, alarm = loop.time(), loop.call_later(seconds, running.time_out)
         try:
             call = step.call(attempt.input, saga.state_model, _context(attempt), is_undo=is_undo)
             value = await call
@@ -210,17 +211,17 @@ class Activities:
             if running.was_stopped or not running.is_late:
                 raise
             words = f"no result within {timeout_of(step, is_undo)}"
-            return Ended(attempt, error=words, is_uncertain=True, rest=_rest(step, attempt))
+            return Ended(attempt, error=words, is_uncertain=True, rest=_rest(step, attempt, loop.time() - begun))
         except Exception as error:
             final = resolve_terminal_error(error, mapper=step.as_terminal, classes=step.terminal)
             if final is None:
-                return Ended(attempt, error=describe_error(error), rest=_rest(step, attempt))
+                return Ended(attempt, error=describe_error(error), rest=_rest(step, attempt, loop.time() - begun))
             words = final.reason or describe_error(error)
             if final.partial is not None and not is_undo:
                 return _failed_in_part(step, attempt, words, final.partial)
             return Ended(attempt, error=words, is_terminal=True, is_uncertain=final.may_have_worked)
         except (SystemExit, KeyboardInterrupt) as error:  # the author's: they end nothing of ours
-            return Ended(attempt, error=describe_error(error), rest=_rest(step, attempt))
+            return Ended(attempt, error=describe_error(error), rest=_rest(step, attempt, loop.time() - begun))
         finally:
             alarm.cancel()
 
@@ -376,9 +377,10 @@ def _context(attempt: Attempt) -> Context:
     return Context(attempt.id, attempt.number, attempt.saga_key, attempt.deadline, attempt.trace)
 
 
-def _rest(step: ActivityStep[Any, Any], attempt: Attempt) -> float | None:
+def _rest(step: ActivityStep[Any, Any], attempt: Attempt, seconds: float = 0.0) -> float | None:
+    """How long to rest after this attempt, which has lasted so many seconds; None: it was the last."""
     retry = step.retry if attempt.undoes is None else step.undo_retry
-    delay = retry.delay(attempt.number, random.random())
+    delay = retry.delay(attempt.number, random.random(), timedelta(seconds=max(0.0, attempt.age + seconds)))
     return delay.total_seconds() if delay is not None else None
 
 

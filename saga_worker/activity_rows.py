@@ -56,6 +56,7 @@ class Attempt(Struct, frozen=True):
     uncertain: bool  # of an earlier attempt nobody knows how it ended
     deadline: datetime
     input: bytes
+    age: float  # seconds from the beginning of the first attempt to that of this one
     trace: Trace | None = None
 
     @property
@@ -263,7 +264,7 @@ async def _begin(conn: Connection, wanted: Sequence[_Wanted], worker_id: int) ->
         Attempt(
             id=command_id(w.saga.ref, w.effect.seq), ref=w.saga.ref, seq=w.effect.seq, run=1, undoes=None,
             definition=w.saga.definition, version=w.saga.definition_version, saga_key=w.saga.key, step=w.effect.step,
-            epoch=1, number=1, uncertain=False, deadline=decided_at + w.effect.timeout, input=w.effect.input,
+            epoch=1, number=1, uncertain=False, deadline=decided_at + w.effect.timeout, input=w.effect.input, age=0.0,
             trace=w.effect.trace,
         )
         for w in wanted
@@ -294,6 +295,6 @@ def _attempt(row: asyncpg.Record) -> Attempt:
         id=command_id(row["ref"], row["seq"]), ref=row["ref"], seq=row["seq"], run=row["run"], undoes=row["undoes"],
         definition=row["definition"], version=row["definition_version"], saga_key=row["saga_key"], step=row["step"],
         epoch=row["epoch"], number=row["attempts"], uncertain=row["uncertain"], deadline=row["timeout_at"],
-        input=row["input"],
+        input=row["input"], age=row["age"],
         trace=Trace(row["traceparent"], row["tracestate"] or "") if row["traceparent"] is not None else None,
     )  # fmt: skip

@@ -10,8 +10,8 @@ from typing import Final
 REASONS: Final = (
     "after_pivot", "already_passed", "bad_key", "bad_operator_command", "bad_sequence", "behind_dead", "compensating",
     "contradictory_reply", "definition_absent", "delivery_limit", "discarded", "duplicate_key", "duplicate_reply",
-    "duplicate_start", "earlier_run", "filtered", "handler_error", "id_reused", "invalid_encoding", "invalid_json",
-    "invalid_message_id", "invalid_source", "invalid_type", "joined_run", "key_mismatch", "late_reply",
+    "duplicate_start", "earlier_run", "filtered", "handler_error", "id_reused", "internal_only", "invalid_encoding",
+    "invalid_json", "invalid_message_id", "invalid_source", "invalid_type", "joined_run", "key_mismatch", "late_reply",
     "listed_already", "missing_message_id", "missing_type", "no_definition", "no_upgrade", "not_an_object",
     "not_expected", "not_expected_yet", "not_handled", "not_listed", "not_paused", "not_waiting", "nothing_to_mark",
     "nothing_to_retry", "nul_character", "number_out_of_range", "out_of_sequence", "paused", "payload_too_large",

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from saga_worker import inbox, routes
 from saga_worker.inbox import DeadFilter, NewRow, UnroutedRow
 from saga_worker.saga.errors import PoisonMessage
-from saga_worker.saga.routing import Route, canonical_key, parse_command_id, ref_of, resolve_pointer
+from saga_worker.saga.routing import Route, key_in, parse_command_id, ref_of
 from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql.connection import Connection, Database
 from saga_worker.wake_up import tell
@@ -128,8 +128,8 @@ async def _places(connection: Connection, row: UnroutedRow, by_type: Sequence[Ro
         document = from_json(row.body, allow_inf_nan=False)
     except ValueError:
         raise PoisonMessage("invalid_json", "its body is not valid JSON.") from None
-    keys = [(route, canonical_key(resolve_pointer(document, route.key_pointer), route.key_kind)) for route in takers]
-    return [_Place(route.definition, ref_of(route.definition, key), key, route.role) for route, key in keys]
+    keys = [(route, key_in(document, route)) for route in takers]
+    return [_Place(route.definition, ref_of(route.definition, key), key, Role.EVENT) for route, key in keys]
 
 
 async def _assign(connection: Connection, row: UnroutedRow, places: Sequence[_Place], actor: Actor) -> bool:

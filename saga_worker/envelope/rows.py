@@ -22,7 +22,7 @@ from saga_worker.envelope.document import read_object
 from saga_worker.envelope.properties import dump_delivery, stand_in_id
 from saga_worker.inbox import NewRow
 from saga_worker.saga.errors import PoisonMessage
-from saga_worker.saga.routing import Route, canonical_key, parse_command_id, ref_of, resolve_pointer
+from saga_worker.saga.routing import Route, key_in, parse_command_id, ref_of
 from saga_worker.saga.rows import Role, RowState
 
 DAY_SECONDS: Final = 86_400.0
@@ -80,7 +80,7 @@ def _read(delivery: Delivery, routes: Routes, limits: EnvelopeLimits) -> list[Ne
     document = read_object(delivery.body)
     if command is not None:
         return [_row(delivery, envelope, role=Role.REPLY, ref=command[0])]
-    known = [route for route in routes.by_type.get(envelope.type, ()) if route.role is Role.EVENT]
+    known = routes.by_type.get(envelope.type, ())
     if not known:
         return [_unrouted(delivery, envelope, limits)]
     return [_routed(delivery, envelope, document, route) for route in known]
@@ -155,14 +155,14 @@ def _is_last_try(delivery: Delivery) -> bool:
 
 def _routed(delivery: Delivery, envelope: _Envelope, document: dict[str, Any], route: Route) -> NewRow:
     try:
-        key = canonical_key(resolve_pointer(document, route.key_pointer), route.key_kind)
+        key = key_in(document, route)
     except PoisonMessage as refusal:
         return _row(
-            delivery, envelope, role=route.role, consumer=route.definition, state=RowState.DEAD,
+            delivery, envelope, role=Role.EVENT, consumer=route.definition, state=RowState.DEAD,
             reason=refusal.reason, error=refusal.error,
         )  # fmt: skip
     ref = ref_of(route.definition, key)
-    return _row(delivery, envelope, role=route.role, consumer=route.definition, ref=ref, saga_key=key)
+    return _row(delivery, envelope, role=Role.EVENT, consumer=route.definition, ref=ref, saga_key=key)
 
 
 def _unrouted(delivery: Delivery, envelope: _Envelope, limits: EnvelopeLimits) -> NewRow:

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from saga_worker.inbox.insert import NewRow, insert
 from saga_worker.saga.errors import PoisonMessage
-from saga_worker.saga.routing import Route, canonical_key, ref_of, resolve_pointer
+from saga_worker.saga.routing import Route, key_in, ref_of
 from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql.connection import Connection
 
@@ -102,7 +102,7 @@ def _routed(row: asyncpg.Record, route: Route) -> NewRow:
     ref, key, error = _place(row["body"], route)
     return NewRow(
         consumer=route.definition, source=row["source"], message_id=row["message_id"], type=row["type"],
-        role=Role(route.role), ref=ref, saga_key=key, correlation_id=row["correlation_id"],
+        role=Role.EVENT, ref=ref, saga_key=key, correlation_id=row["correlation_id"],
         state=RowState.READY if error is None else RowState.DEAD, reason=None if error is None else error.reason,
         error=None if error is None else error.error, suspect=False, prio=1, expires_at_seconds=None,
         props=row["props"], body=row["body"],
@@ -111,7 +111,7 @@ def _routed(row: asyncpg.Record, route: Route) -> NewRow:
 
 def _place(body: bytes, route: Route) -> tuple[UUID | None, str | None, PoisonMessage | None]:
     try:
-        key = canonical_key(resolve_pointer(from_json(body, allow_inf_nan=False), route.key_pointer), route.key_kind)
+        key = key_in(from_json(body, allow_inf_nan=False), route)
     except PoisonMessage as error:
         return None, None, error
     except ValueError:

@@ -21,7 +21,7 @@ from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.messages import Event, snake_case
 from saga_worker.saga.own_work import O
 from saga_worker.saga.retry import Retry, Undo
-from saga_worker.saga.source import checked_name, local_names, where, where_called
+from saga_worker.saga.source import check_callable, checked_name, local_names, where, where_called
 from saga_worker.saga.terminal import ErrorMapper
 
 I = TypeVar("I", bound=BaseModel)  # noqa: E741  # the input of an activity
@@ -173,6 +173,7 @@ class FunctionActivity(Activity[I, O], Generic[I, O]):
         self._name: Final = name if name is not None else getattr(work, "__name__", "<lambda>")
         checked_name(self._name, "activity", source=where(work))
         self._undo: Callable[..., Awaitable[None]] | None = None
+        self.is_placed: bool = False  # some saga knows by now whether it has an undo
 
     def __call__(self, inp: I, /, *args: Any, **kwargs: Any) -> Awaitable[O | WaitFor]:
         return self._work(inp, *args, **kwargs)
@@ -186,6 +187,10 @@ class FunctionActivity(Activity[I, O], Generic[I, O]):
 
     def undo(self, work: Callable[Concatenate[I, O, ...], Awaitable[None]], /) -> Self:
         """Takes the work back, as `Activity.compensate` does."""
+        if self.is_placed:
+            raise DefinitionError(
+                f"{where(work)}: activity {self._name} is a step of a saga already; declare its undo before that."
+            )
         if self._undo is not None:
             raise DefinitionError(f"{where(work)}: activity {self._name} has an undo already; keep one.")
         self.compensate_shape = _read_compensate(work, self.input_model, self.output_model, is_method=False)
@@ -330,8 +335,7 @@ class _Reader:
     def __init__(self, work: Callable[..., Any], *, is_method: bool) -> None:
         self._work: Final = work
         self._name: Final = getattr(work, "__qualname__", repr(work))
-        if not callable(work):
-            raise DefinitionError(f"{where_called()}: {work!r} is no function; give an async function.")
+        check_callable(work)
         if not inspect.iscoroutinefunction(work):
             self.refuse("it is awaited; make it an async function")
         try:

@@ -27,6 +27,7 @@ def problems(saga: Saga[Any]) -> Iterator[str]:
     """One line for each problem; nothing: the saga may be used."""
     yield from _starts(saga)
     yield from _second_start(saga)
+    yield from _internal(saga)
     yield from _keys(saga)
     yield from _models(saga)
     yield from _ambiguous_events(saga)
@@ -79,6 +80,15 @@ def _second_start(saga: Saga[Any]) -> Iterator[str]:
                 f"{start.source}: saga {saga.name} queues second starts, and {wire_type} is numbered; leave out its"
                 " sequence=…, or choose another second_start."
             )
+
+
+def _internal(saga: Saga[Any]) -> Iterator[str]:
+    """A type is let in or not, whatever it does: nobody can tell before the saga is locked."""
+    for wire_type in saga.starts.keys() & (saga.handlers.keys() | saga.arms.keys()) if saga.internal else ():
+        yield (
+            f"{saga.starts[wire_type].source}: saga {saga.name} is internal, and {wire_type} both starts it and comes"
+            " to it later, from outside; use another event for one of the two."
+        )
 
 
 def _keys(saga: Saga[Any]) -> Iterator[str]:

@@ -37,6 +37,7 @@ from saga_worker.saga.routing import KeyKind
 from saga_worker.saga.second_start import SecondStart
 from saga_worker.saga.source import check_handler, checked_name, step_name, where, where_called
 from saga_worker.saga.steps import (
+    TOO_LATE,
     UNDO_RETRY,
     Arm,
     CommandDecorator,
@@ -111,6 +112,7 @@ class Saga(Generic[S]):
         deadline: timedelta | None = None,
         key_kind: KeyKind | None = None,
         second_start: SecondStart = SecondStart.REJECT,
+        internal: bool = False,
     ) -> None:
         self.source: Final = where_called()
         self.name: Final = checked_name(name, "saga", source=self.source)
@@ -130,9 +132,21 @@ class Saga(Generic[S]):
         self.upgrades: Final[dict[int, Upgrade]] = {}  # by the version that they start from
         self.reads_outputs = False  # some input map takes all outputs
         self.queries: Final[dict[str, Query[S, Any]]] = {}
+        self._is_checked = False
         self.second_start: Final = second_start
+        self.internal: Final = internal
         self._key_kind = key_kind
         self._flow: Flow[S] | None = None
+
+    if not TYPE_CHECKING:  # to type checkers it would allow any attribute
+
+        def __setattr__(self, name: str, value: object) -> None:
+            self._refuse_when_checked(where_called())
+            super().__setattr__(name, value)
+
+    def _refuse_when_checked(self, source: str) -> None:
+        if getattr(self, "_is_checked", False):
+            raise DefinitionError(f"{source}: saga {self.name} cannot be changed; {TOO_LATE}.")
 
     @property
     def key_kind(self) -> KeyKind:
@@ -445,6 +459,7 @@ class Saga(Generic[S]):
 
         def build(function: Callable[[S], A]) -> Query[S, A]:
             query = Query(self, function, name=name)
+            self._refuse_when_checked(query.source)
             self._refuse_twice(query.name, self.queries, query.source, "is asked", what="query")
             self.queries[query.name] = query
             return query
@@ -453,6 +468,7 @@ class Saga(Generic[S]):
 
     def flow(self, *steps: Step[S]) -> None:
         """The order of the steps; called once, after they are declared."""
+        self._refuse_when_checked(where_called())
         if self._flow is not None:
             raise DefinitionError(f"{where_called()}: saga {self.name} has a flow already; call flow(…) once.")
         self._flow = flow_of(steps)
@@ -482,22 +498,32 @@ class Saga(Generic[S]):
             )
 
         def register(make: Callable[[Any], S]) -> Callable[[Any], S]:
+            self._refuse_when_checked(where(make))
             declare(self, old, make, steps)
             return make
 
         return register
 
     def check(self) -> None:
-        """Raises `DefinitionError` with one line for every problem that shows without running anything."""
+        """Raises `DefinitionError` with one line for every problem that shows without running anything.
+
+        A definition that has passed is frozen: whatever is declared or assigned later raises, too.
+        """
+        if self._is_checked:
+            return
         found = tuple(problems(self))
         if found:
             raise DefinitionError("\n".join(found))
+        for step in self.steps.values():
+            step.is_frozen = True
+        self._is_checked = True
 
     def _taken(
         self, event: type[Event], key: Callable[[Any], object], handler: Callable[..., Any],
         sequence: Callable[[Any], int] | None,
     ) -> tuple[type[Event], KeyPath, str]:  # fmt: skip
         source = where(handler)
+        self._refuse_when_checked(source)
         model = checked_event(event, source=source)
         path = record_key(model, key, source=source)
         self._number(model, sequence, source)
@@ -521,6 +547,7 @@ class Saga(Generic[S]):
             )
 
     def _add_arm(self, wire_type: str, arm: Arm) -> None:
+        self._refuse_when_checked(arm.source)
         arms = self.arms.setdefault(wire_type, [])
         if any(other.step_id == arm.step_id for other in arms):
             raise DefinitionError(
@@ -529,6 +556,7 @@ class Saga(Generic[S]):
         arms.append(arm)
 
     def _add(self, step: AnyStep) -> None:
+        self._refuse_when_checked(step.source)
         if step.id in self.steps:
             raise DefinitionError(
                 f"{step.source}: saga {self.name} has a step {step.id} at {self.steps[step.id].source} already; "

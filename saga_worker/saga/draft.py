@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from msgspec import UNSET, Raw, UnsetType
@@ -124,6 +124,7 @@ class Draft:
         self.parent = None if progress.parent is UNSET else progress.parent
         self.trace = progress.trace
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
+        self.begun: dict[str, datetime] = {} if progress.begun is UNSET else dict(progress.begun)
         self.since = progress.since
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
@@ -202,6 +203,7 @@ class Draft:
             body=encode(message).decode(), undoes=undoes,
         )  # fmt: skip
         self.commands[self.seq] = record
+        self._note_begin(step, undoes)
         self._emit_command(record, timeout)
         return self.seq
 
@@ -219,6 +221,7 @@ class Draft:
             undoes=undoes,
         )  # fmt: skip
         self.commands[self.seq] = record
+        self._note_begin(step, undoes)
         self._start_work(record, step)
         return self.seq
 
@@ -349,6 +352,24 @@ class Draft:
             return False
         return (step.keeps_output or self.saga.reads_outputs) and last.get(record.step) == record.seq
 
+    def _note_begin(self, step: Answered, undoes: int | None) -> None:
+        """When the first try began, where that counts; a rejected step that is sent again keeps its time."""
+        if (step.retry if undoes is None else step.undo_retry).looks_at_time:
+            self.begun.setdefault(_tries_of(step.id, undoes), self.given.now)
+
+    def begin_anew(self, record: CommandRecord) -> None:
+        """An operator wants more tries: their time begins now."""
+        tries = _tries_of(record.step, record.undoes)
+        if tries in self.begun:
+            self.begun[tries] = self.given.now
+
+    def rest(self, record: CommandRecord, failures: int) -> timedelta | None:
+        """How long to rest before this is tried again; None: it was tried often, or long, enough."""
+        step = self.step(record)
+        retry = step.retry if record.undoes is None else step.undo_retry
+        begun = self.begun.get(_tries_of(step.id, record.undoes), self.given.now)
+        return retry.delay(failures, self.given.jitter, self.given.now - begun)
+
     def _start_children(self, record: CommandRecord, step: Children) -> None:
         """Asked for again, a child is what it was: only the time for it begins anew."""
         if record.undoes is not None:
@@ -436,6 +457,7 @@ class Draft:
     def forget_undo(self, seq: int) -> None:
         """There is nothing (more) to take back of command `seq`: no undo of it is tried any more."""
         self.undo_failures.pop(seq, None)
+        self.begun.pop(_tries_of("", seq), None)
         self.disarm(f"{UNDO_AGAIN}:{seq}")
         for undo in self.in_flight(CommandKind.UNDO):
             if undo.undoes == seq:
@@ -495,6 +517,7 @@ class Draft:
     def close(self, step_id: str) -> None:
         """This step is open no more."""
         del self.active[step_id]
+        self.begun.pop(_tries_of(step_id, None), None)
         for kind in (WAIT, EVERY, SLEEP, STEP_AGAIN):
             self.disarm(f"{kind}:{step_id}")
         self.lift(step_id, *OF_A_STEP)
@@ -514,6 +537,7 @@ class Draft:
         """No step is open any more; what was asked of somebody for the sake of one is moot."""
         self.active.clear()
         self.rounds = {}
+        self.begun = {tries: since for tries, since in self.begun.items() if tries.startswith("undo:")}
         self.timers = {name: timer for name, timer in self.timers.items() if self._outlives_flow(name)}
         moot = [entry for entry in self.attention if entry.partition(": ")[0] in OF_THE_FLOW]
         for entry in moot:
@@ -578,7 +602,7 @@ class Draft:
             undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
             savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
-            items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
+            begun=self.begun or UNSET, items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,
@@ -626,6 +650,11 @@ class Draft:
         records = [self.commands[seq] for seq in sorted(self.withdrawn)]
         stand = [c for c in records if c.fate in (Fate.DONE, Fate.UNKNOWN) and not c.undone]
         return tuple(c.seq for c in stand if self.step(c).has_undo)
+
+
+def _tries_of(step_id: str, undoes: int | None) -> str:
+    """The tries of a step, or of what takes a command back."""
+    return f"step:{step_id}" if undoes is None else f"undo:{undoes}"
 
 
 def _entry(reason: str, subject: str | None) -> str:

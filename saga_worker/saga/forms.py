@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.own_work import ActivityStep, LocalStep
-from saga_worker.saga.source import checked_name, where_called
+from saga_worker.saga.source import check_callable, checked_name, where_called
 from saga_worker.saga.steps import CommandOf, EmitStep, S, SavepointStep, SleepStep, Step, WaitStep
 
 STEPS: Final = (CommandOf, ActivityStep, LocalStep, SubsagaStep, EachStep, WaitStep, SleepStep, SavepointStep, EmitStep)
@@ -75,6 +75,7 @@ def when(test: Callable[[S], bool], *then: Step[S], otherwise: Step[S] | None = 
     source = where_called()
     if not then:
         raise DefinitionError(f"{source}: when(…) has no step to take; name at least one after the test.")
+    check_callable(test)
     check_steps((*then, *(() if otherwise is None else (otherwise,))), source)
     return When(test, then, () if otherwise is None else (otherwise,), source)
 
@@ -89,6 +90,7 @@ def choice(*arms: tuple[Callable[[S], bool], Sequence[Step[S]]], otherwise: Sequ
     for test, steps in reversed(arms):
         if not steps:
             raise DefinitionError(f"{source}: an arm of choice(…) has no step to take; name at least one.")
+        check_callable(test)
         check_steps(tuple(steps), source)
         chosen = (When(test, tuple(steps), chosen, source),)
     (outermost,) = chosen
@@ -131,6 +133,7 @@ def repeat_until(test: Callable[[S], bool], *steps: Step[S], times: int, name: s
         raise DefinitionError(f"{source}: repeat_until(…) has no step to repeat; name at least one after the test.")
     if not 1 <= times <= MAX_ROUNDS:
         raise DefinitionError(f"{source}: repeat_until(…) has times={times}; give 1 to {MAX_ROUNDS}.")
+    check_callable(test)
     check_steps(steps, source)
     refuse_pivots(steps, "repeat_until(…)", source)
     return Repeat(test, steps, times, checked_name(name, "loop", source=source), source)

@@ -153,6 +153,8 @@ class Progress(Struct, frozen=True):
     items: dict[int, Items] | UnsetType = UNSET  # seq of a `for_each` -> its children
     parent: Parent | UnsetType = UNSET
     trace: Trace | UnsetType = UNSET
+    # When the first try began of what is retried for some time only: "step:<id>", and "undo:<seq>" of what is undone.
+    begun: dict[str, datetime] | UnsetType = UNSET
     since: int | UnsetType = UNSET  # the last number of the runs of this key before this one
 
 

@@ -17,7 +17,7 @@ from msgspec.json import decode, encode
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from saga_worker.saga.activity import CTX, OF_THE_EVENT, Activity, Bounds, I, Shape, WaitFor
+from saga_worker.saga.activity import CTX, OF_THE_EVENT, Activity, Bounds, FunctionActivity, I, Shape, WaitFor
 from saga_worker.saga.errors import DefinitionError, TerminalError
 from saga_worker.saga.instance import Recorded, Taken
 from saga_worker.saga.keys import record_key
@@ -25,7 +25,7 @@ from saga_worker.saga.messages import Event, wire_types
 from saga_worker.saga.messages import decode as decode_message
 from saga_worker.saga.own_work import ActivityContext, ActivityPolicy, ActivityStep, O
 from saga_worker.saga.retry import Retry, Undo
-from saga_worker.saga.source import check_handler, checked_name, local_names, where_called
+from saga_worker.saga.source import check_callable, check_handler, checked_name, local_names, where_called
 from saga_worker.saga.source import where as place_of
 from saga_worker.saga.steps import UNDO_RETRY, Arm, E, S, checked_bound, checked_event
 from saga_worker.saga.upcast import upcasted
@@ -180,6 +180,8 @@ def place(
             f"{source}: {activity!r} is no activity; give an object of a class derived from Activity, or activity(the"
             " function)."
         )
+    if isinstance(activity, FunctionActivity):
+        activity.is_placed = True
     step_id = checked_name(name if name is not None else activity.step_name, "step", source=source)
     takes_outputs = _check_map(make, activity.input_model, state_model, after, step_id, source)
     policy = _policy(activity, given.over(activity.bounds), step_id, source)
@@ -231,16 +233,17 @@ def _undo_mode(activity: Activity[Any, Any], given: Undo | None, step_id: str, s
 
 
 def _check_map(
-    make: object, input_model: type[BaseModel], state_model: type[BaseModel], after: ActivityStep[Any, Any] | None,
-    step_id: str, source: str,
+    make: Callable[..., Any], input_model: type[BaseModel], state_model: type[BaseModel],
+    after: ActivityStep[Any, Any] | None, step_id: str, source: str,
 ) -> bool:  # fmt: skip
     """Whether the map wants all outputs beside the state; refuses one whose annotations say something else."""
 
     def refuse(problem: str) -> NoReturn:
         raise DefinitionError(f"{source}: step {step_id}: {problem}.")
 
-    if not callable(make) or inspect.iscoroutinefunction(make) or inspect.isgeneratorfunction(make):
-        refuse(f"input={make!r} is no plain function; give one that makes {input_model.__name__}")
+    check_callable(make)
+    if inspect.iscoroutinefunction(make) or inspect.isgeneratorfunction(make):
+        refuse("its input map is called inside a transaction; make it a plain function")
     signature, first = inspect.signature(make), state_model if after is None else after.result_model
     wanted = len([p for p in signature.parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD])
     takes_outputs = wanted == 2 and after is None

@@ -14,7 +14,7 @@ from saga_worker.saga.definition import Entry, Saga
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.moving import Course, Hop, course
-from saga_worker.saga.routing import Route
+from saga_worker.saga.routing import INTERNAL, Route
 from saga_worker.saga.rows import Role
 
 
@@ -73,7 +73,7 @@ class Registry:
     def routes(self) -> tuple[Route, ...]:
         """One route for every event type that a definition takes."""
         return tuple(
-            Route(saga.name, saga.version, wire_type, Role.EVENT, entry.pointer, saga.key_kind)
+            Route(saga.name, saga.version, wire_type, _role(saga, wire_type), entry.pointer, saga.key_kind)
             for _, saga in sorted(self._sagas.items())
             for wire_type, entry in sorted(dict(saga.entries()).items())
         )
@@ -138,3 +138,7 @@ class Registry:
                         f"{entry.source}: saga {saga.name} version {saga.version} finds the key of {wire_type} in "
                         f"another way than version {other.version} at {entry_there.source}; use the same key in both."
                     )
+
+
+def _role(saga: Saga[Any], wire_type: str) -> Role:
+    return INTERNAL if saga.internal and wire_type in saga.starts else Role.EVENT

@@ -36,9 +36,12 @@ class KeyKind(StrEnum):
     UUID = "uuid"
 
 
+INTERNAL: Final = Role.CHILD  # the role of a route by which nothing may come in from outside
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A type that a definition takes, and where its key stands in the document."""
+    """A type that a definition takes, and where its key stands in the document. `role`: `EVENT`, or `INTERNAL`."""
 
     definition: str
     version: int
@@ -62,6 +65,17 @@ def canonical_key(value: object, kind: KeyKind) -> str:
         if isinstance(value, str) and _UUID.fullmatch(value):
             return value.lower()
     raise PoisonMessage("bad_key", f"The key is {_kind_of(value)}; the definition's keys are {kind.value}.")
+
+
+def key_in(document: object, route: Route) -> str:
+    """The key in a message from outside; raises `PoisonMessage` when it has none, or may not come from there."""
+    if route.role is INTERNAL:
+        raise PoisonMessage(
+            "internal_only",
+            f"Sagas of {route.definition} are not started by events from outside; start one with saga_worker.client,"
+            " with `saga-worker saga start`, or as a step of another saga.",
+        )
+    return canonical_key(resolve_pointer(document, route.key_pointer), route.key_kind)
 
 
 def ref_of(definition: str, key: str) -> UUID:

@@ -62,8 +62,14 @@ def local_names(function: Callable[..., Any]) -> dict[str, Any] | None:
     return dict(_authors_frame().f_locals) if "<locals>" in getattr(function, "__qualname__", "") else None
 
 
+def check_callable(function: object) -> None:
+    if not callable(function):
+        raise DefinitionError(f"{where_called()}: {function!r} is no function; give the function itself.")
+
+
 def check_handler(handler: Callable[..., Any], *parameters: str) -> None:
-    """Refuses a function that cannot be called with these parameters, or that would have to be awaited."""
+    """Refuses what cannot be called with these parameters, or would have to be awaited."""
+    check_callable(handler)
     shape = f"{getattr(handler, '__name__', 'handler')}({', '.join(parameters)})"
     if inspect.iscoroutinefunction(handler) or inspect.isgeneratorfunction(handler):
         raise DefinitionError(f"{where(handler)}: {shape} runs inside a transaction; make it a plain function.")
@@ -74,7 +80,8 @@ def check_handler(handler: Callable[..., Any], *parameters: str) -> None:
 
 
 def check_coroutine(function: Callable[..., Any], *parameters: str) -> None:
-    """Refuses a function that is not `async def` or cannot be called with these parameters."""
+    """Refuses what is not `async def` or cannot be called with these parameters."""
+    check_callable(function)
     shape = f"{getattr(function, '__name__', 'function')}({', '.join(parameters)})"
     if not inspect.iscoroutinefunction(function):
         raise DefinitionError(f"{where(function)}: {shape} is awaited; make it an async function.")

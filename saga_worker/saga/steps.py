@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -29,7 +29,7 @@ from saga_worker.saga.messages import (
 )
 from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
-from saga_worker.saga.source import check_handler, checked_name, returned_class, step_name
+from saga_worker.saga.source import check_handler, checked_name, returned_class, step_name, where_called
 from saga_worker.saga.source import where as place_of
 
 S = TypeVar("S", bound=BaseModel)
@@ -41,10 +41,23 @@ X1 = TypeVar("X1", bound=Message)
 B = TypeVar("B", timedelta, timedelta | None)
 
 UNDO_RETRY: Final = Retry.exponential(5)
+TOO_LATE: Final = "sagas may run by it since it was checked: declare everything before, and changes as a new version"
 
 
 class Step(Generic[S]):
-    """Something that has a place in a flow over state `S`: a step, or a form such as `when` around steps."""
+    """Something that has a place in a flow over state `S`: a step, or a form such as `when` around steps.
+
+    Frozen when its definition has been checked.
+    """
+
+    is_frozen = False
+
+    if not TYPE_CHECKING:  # to type checkers it would allow any attribute
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if self.is_frozen:
+                raise DefinitionError(f"{where_called()}: step {self.id} cannot be changed; {TOO_LATE}.")
+            super().__setattr__(name, value)
 
     def _state(self, state: S) -> S:
         """Makes `S` invariant for type checkers: a step of another saga's state does not fit."""

@@ -20,7 +20,8 @@ LEFT JOIN saga_worker.activity AS f
 CROSS JOIN LATERAL (SELECT v.is_mine AND f.ref IS NULL AS is_mine) AS w
 ON CONFLICT (ref, seq) DO UPDATE
 SET run = excluded.run, state = excluded.state, epoch = a.epoch + 1, attempts = excluded.attempts, uncertain = false,
-    worker_id = excluded.worker_id, next_at = excluded.next_at, timeout_at = excluded.timeout_at
+    worker_id = excluded.worker_id, next_at = excluded.next_at, timeout_at = excluded.timeout_at,
+    begun_at = excluded.begun_at
 WHERE a.state = 3
 RETURNING ref, seq, run, undoes, definition, definition_version, saga_key, step, state, epoch, attempts, uncertain,
-          timeout_at, input, traceparent, tracestate
+          timeout_at, input, traceparent, tracestate, 0::double precision AS age

@@ -210,6 +210,7 @@ activity: Final = Table(
     Column("input", LargeBinary, nullable=False),
     Column("traceparent", Text),
     Column("tracestate", Text),
+    Column("begun_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     PrimaryKeyConstraint("ref", "seq", name="activity_pkey"),
     CheckConstraint("state IN (0, 1, 3, 4)", name="activity_state"),
     CheckConstraint("state <> 1 OR (worker_id IS NOT NULL AND timeout_at IS NOT NULL)", name="activity_running"),

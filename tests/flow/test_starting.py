@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from definitions.checkout import OrderPlaced
+from saga_worker.admin.replay import Actor, replay_all
+from saga_worker.client import Client
+from saga_worker.inbox import DeadFilter
+from saga_worker.loading import load
+from saga_worker.sql.connection import Database
 from tests.docs.blocks import ROOT, blocks
+from tests.flow.records import Records
 from tests.flow.wire import GENEROUS, Wire
 from tests.flow.workers import Workers
+from tests.stages.jobs import JobAsked
 
+Eventually = Callable[..., Awaitable[Any]]
 ORDER: dict[str, Any] = {"order_id": "4711", "lines": {"tea": 2}, "cents": 1999, "card": "tok_1"}
 
 
@@ -45,3 +55,42 @@ async def test_an_order_that_is_taken_back_has_ended_too(workers: Workers, wire:
     wire.serve({**GENEROUS, "charge_card": ("card_declined", {"code": "expired"})})
 
     assert await page.buy(OrderPlaced(**ORDER)) == "compensated: card declined: expired"
+
+
+INTERNAL = """
+from tests.stages.jobs import job_saga
+
+job, asked = job_saga(internal=True)
+"""
+
+
+async def test_an_internal_saga_is_started_by_a_program_and_not_by_an_event(
+    workers: Workers, wire: Wire, records: Records, eventually: Eventually, tmp_path: Path, page: ModuleType
+) -> None:
+    """features: 132"""
+    (tmp_path / "internal.py").write_text(INTERNAL)
+    await workers.start(tmp_path / "internal.py")
+    await wire.publish("job_asked", {"job": "a"}, id="j-1")
+
+    async def is_refused() -> bool:
+        return (await records.fates()).get("j-1") == "dead: internal_only"
+
+    await eventually(is_refused)
+    refused = await records.row("j-1")
+    assert refused is not None and "saga-worker saga start" in refused["error"]
+    async with Database(records.database_url) as database:
+        tally = await replay_all(database, DeadFilter(), Actor("ann", None), lambda _: None)
+    assert (tally.replayed, list(tally.homeless)) == (0, [refused["id"]])
+
+    saga = load(tmp_path / "internal.py").latest("job")
+    assert saga is not None
+    async with Client(source="shop") as client:
+        run = await client.start(saga, JobAsked(job="a"))
+    await wire.publish("job_done", {"job": "a"}, id="j-2")  # what comes later may come from outside
+
+    async def is_taken() -> bool:
+        return (await records.fates()).get("j-2") == "parked: not_expected_yet"
+
+    await eventually(is_taken)
+    assert str(run) == "job/a"
+    assert await records.status("a", "job") == "running"

@@ -43,9 +43,8 @@ from saga_worker import (
 from saga_worker.saga.steps import Step
 from tests.saga.scripted import BROKEN, LOCALS, Begun, Cancel, No, Out, Overdue, Signal, State, Then, Told, Yes, mend
 
-EFFECT: Final = (
-    "INSERT INTO effect (step, is_undo) VALUES (:step, :is_undo)"  # of a local step, where there is a database
-)
+# What a local step writes, where there is a database.
+EFFECT: Final = "INSERT INTO effect (saga, step, is_undo) VALUES (:saga, :step, :is_undo)"
 
 
 class DoIt(Command[Yes, No]):
@@ -378,14 +377,14 @@ class _Builder:
     def here(self, here: Here, id_: str, mark: str | None) -> Step[State]:
         @self.saga.local(retry=Retry.fixed(2, seconds(10)), undo=self.mode(here.undo), name=id_)
         async def step(state: State, session: AsyncSession) -> Verdict:
-            await session.execute(text(EFFECT), {"step": id_, "is_undo": False})
+            await session.execute(text(EFFECT), {"saga": self.saga.name, "step": id_, "is_undo": False})
             return _answer(state, LOCALS[0] if LOCALS else "go", id_, mark)
 
         if here.undo in ("hybrid", "strict"):
 
             @step.undo
             async def take_back(state: State, session: AsyncSession) -> None:
-                await session.execute(text(EFFECT), {"step": id_, "is_undo": True})
+                await session.execute(text(EFFECT), {"saga": self.saga.name, "step": id_, "is_undo": True})
                 if LOCALS and LOCALS[0] in ("raise", "terminal"):
                     _answer(state, LOCALS[0], f"undo {id_}", None)
 

@@ -213,3 +213,13 @@ def test_numbered_starts_cannot_be_queued() -> None:
     saga.flow(saga.wait("for nothing"))
     with pytest.raises(DefinitionError, match="numbered is numbered"):
         saga.check()
+
+
+def test_an_internal_saga_has_its_starts_for_itself() -> None:
+    """features: 132"""
+    saga = Saga("job", state=Job, deadline=days(1), internal=True)
+    saga.starts_on(Asked, key=lambda e: e.job)(lambda e: Job(job=e.job, about=""))
+    saga.on(Asked, key=lambda e: e.job)(lambda job, e: None)
+    saga.flow(saga.wait("for nothing"))
+    with pytest.raises(DefinitionError, match="asked both starts it and comes to it later"):
+        saga.check()

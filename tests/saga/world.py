@@ -31,11 +31,15 @@ LIMITS: Final = Limits(attempts=Retry.fixed(2, seconds(10)), crashes=2, parking=
 class World(WatchedSaga):
     """`WatchedSaga`, told what to do by the acts of a history."""
 
-    def __init__(self, saga: Saga[Any], *, authors: str = "scripted.py", jitter: float = 0.0) -> None:
-        """`authors`: the file that holds the definition's functions; what raises elsewhere is an error of the core."""
-        super().__init__(saga, "k", limits=LIMITS, jitter=jitter)
+    def __init__(self, saga: Saga[Any], *, authors: str = "scripted.py", prefix: str = "") -> None:
+        """`authors`: the file that holds the definition's functions; what raises elsewhere is an error of the core.
+        `prefix`: of the ids of messages.
+        """
+        super().__init__(saga, "k", limits=LIMITS)
         self.authors = authors
+        self.prefix = prefix
         self.messages = 0
+        self.effects_of_locals: list[tuple[str, bool]] = []  # step, and whether it was taken back
 
     # -- what a history may do --------------------------------------------------------------------------------------
 
@@ -51,7 +55,7 @@ class World(WatchedSaga):
         self.messages += 1
         correlation_id = command_id(self.ref, seq) if seq is not None else None
         return self.store(
-            role, type_, body, message_id=id_ or f"message-{self.messages}", correlation_id=correlation_id
+            role, type_, body, message_id=id_ or f"{self.prefix}message-{self.messages}", correlation_id=correlation_id
         )  # fmt: skip
 
     def answer(self, seq: int, message: Message, *, outcome: str = ACTIVITY_DONE) -> InboxRow | None:
@@ -66,12 +70,12 @@ class World(WatchedSaga):
     def operator(self, command: str, step: str = "a") -> None:
         self.messages += 1
         body = b'{"destination": "p", "why": "because", "step": "%s"}' % step.encode()
-        self.store(Role.OPERATOR, command, body, message_id=f"operator-{self.messages}")
+        self.store(Role.OPERATOR, command, body, message_id=f"{self.prefix}operator-{self.messages}")
 
     def move_timer(self, what: str, name: str, epoch: int) -> None:
         self.messages += 1
         body = b'{"timer": "%s:%d", "after_seconds": 3600}' % (name.encode(), epoch)
-        self.store(Role.OPERATOR, f"timer_{what}", body, message_id=f"operator-{self.messages}")
+        self.store(Role.OPERATOR, f"timer_{what}", body, message_id=f"{self.prefix}operator-{self.messages}")
 
     def suspect(self, row: InboxRow, crashes: int) -> None:
         """A worker died while it had this row in hand."""
@@ -100,7 +104,10 @@ class World(WatchedSaga):
             done = self._call(*due)
             if LOCALS:
                 LOCALS.pop(0)
+            record = self.instance.progress.commands[done.seq] if self.instance is not None else None
             self.run_local(done)
+            if isinstance(done, LocalDone) and record is not None:
+                self.effects_of_locals.append((record.step, record.undoes is not None))
             self.drain()
 
     def _call(self, seq: int, epoch: int) -> LocalDone | LocalFailed:

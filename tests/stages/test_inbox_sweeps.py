@@ -12,7 +12,7 @@ import pytest
 from saga_worker import inbox, instances, workers
 from saga_worker.inbox import DeadFilter
 from saga_worker.routes import RouteTable
-from saga_worker.saga.routing import KeyKind, Route, ref_of
+from saga_worker.saga.routing import INTERNAL, KeyKind, Route, ref_of
 from saga_worker.saga.rows import Role, RowChange, RowState
 from saga_worker.sql.connection import Database
 from tests.stages.stored_rows import (
@@ -111,6 +111,18 @@ async def test_filters_choose_and_all_have_to_fit(database: Database, which: Dea
     )  # fmt: skip
 
     assert (await replay(database, which)).ids == [ids[number] for number in expected]
+
+
+async def test_a_message_that_waited_for_an_internal_definition_is_refused(database: Database) -> None:
+    """features: 132"""
+    await store(database, no_definition("m"))
+    internal = Route("checkout", 1, "order_placed", INTERNAL, "/order_id", KeyKind.TEXT)
+    async with database.transaction() as conn:
+        assert await inbox.reroute_unrouted(conn, RouteTable(1, {"order_placed": [internal]})) == []
+
+    assert await query(database, "SELECT state, reason, role FROM saga_worker.inbox") == [
+        (RowState.DEAD, "internal_only", Role.EVENT)
+    ]
 
 
 async def test_many_dead_rows_are_replayed_page_by_page(database: Database) -> None:

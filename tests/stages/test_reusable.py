@@ -281,3 +281,45 @@ async def test_an_input_that_does_not_fit_is_final_before_anything_runs(database
         assert gateway.told == []
         results = await s.query("SELECT convert_from(body, 'UTF8') AS body FROM saga_worker.inbox WHERE role = 4")
         assert [from_json(str(row["body"]))["attempts"] for row in results] == [1]
+
+
+# -- tries that are bounded by time ---------------------------------------------------------------------------------
+
+
+class Flaky(Card):
+    """Never works, and is never given back."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        self.tries = 0
+        self.undos = 0
+
+    async def execute(self, inp: Charge, ctx: ActivityContext) -> Charged:
+        self.tries += 1
+        raise ConnectionError("down")
+
+    async def compensate(self, inp: Charge, out: Charged | None) -> None:
+        self.undos += 1
+        raise ConnectionError("down")
+
+
+async def test_an_activity_and_its_undo_are_tried_for_some_time_only(database_url: str) -> None:
+    """features: 30"""
+    flaky = Flaky(Gateway())
+    saga = Saga("shop", state=Order, deadline=days(1))
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
+    for_a_second = Retry.fixed(None, seconds(0.25), within=seconds(1), spread=0)
+    saga.flow(
+        saga.step(
+            flaky,
+            input=lambda order: Charge(order=order.order, cents=order.cents),
+            retry=for_a_second,
+            undo_retry=Retry.fixed(2, seconds(0.1), within=days(1)),
+        )
+    )
+    async with stages(database_url, saga) as s:
+        await s.store(event(Ordered(order="a"), "a", "1", consumer="shop"))
+        await s.until("SELECT * FROM saga_worker.v_saga WHERE attention = 'undo_failed: flaky'")
+
+        assert 2 <= flaky.tries <= 5, "the first, and one each quarter of a second, as long as it is no second"
+        assert flaky.undos == 2, "the number of tries was used up first"

@@ -10,11 +10,20 @@ from pathlib import Path
 
 import pytest
 
+import saga_worker
 from saga_worker.loading import load
 
 HERE = Path(__file__).parent
-GOOD = ("good.py", "sagas.py")
-BAD = ("bad.py", "bad2.py")
+GOOD = ("good.py", "sagas.py", "forms.py")
+BAD = ("bad.py", "bad2.py", "bad3.py")
+
+# Whatever a definition is written in; a new form is added here, with a wrong use of it in one of BAD.
+FORMS = (
+    ".starts_on", ".on", ".command", ".reply", ".rejected", ".undo", ".activity", ".result", ".failed", ".step",
+    ".local", ".subsaga", ".for_each", ".joined", ".wait", ".every", ".sleep", ".savepoint", ".emit", ".query",
+    ".upgrade_from", "Saga", "activity", "parallel", "choice", "when", "repeat_until", "pivot", "Compensate",
+    "Complete", "Rollback", "Retry", "WaitFor", "TerminalError", "register_terminal_errors", "set_error_mapper",
+)  # fmt: skip
 
 Lines = set[tuple[str, int]]
 
@@ -64,3 +73,17 @@ def test_what_the_checkers_accept_can_be_loaded(monkeypatch: pytest.MonkeyPatch)
 
     assert load(HERE / "good.py").names() == ("booking", "leg")
     assert load(HERE / "sagas.py").names() == ("membership", "repair")
+    assert load(HERE / "forms.py").names() == ("house",)
+
+
+def test_every_name_for_authors_is_used_where_the_checkers_accept_it() -> None:
+    text = "".join((HERE / name).read_text() for name in GOOD)
+
+    assert [name for name in saga_worker.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_each_planted_error_is_named_and_each_form_has_one() -> None:
+    text = "".join((HERE / name).read_text() for name in BAD)
+
+    assert re.findall(r"# error(?!: \S)", text) == []
+    assert [form for form in FORMS if not re.search(rf"{re.escape(form)}\(?.*# error", text)] == []

@@ -115,7 +115,7 @@ def _only_forward(draft: Draft, record: CommandRecord) -> Next:
     """
     step = draft.step(record)
     failures = sum(c.step == record.step and c.fate is Fate.REJECTED for c in draft.commands.values())
-    delay = step.retry.delay(failures, draft.given.jitter) if isinstance(step, CommandOf) else None
+    delay = draft.rest(record, failures) if isinstance(step, CommandOf) else None
     if delay is None:
         draft.attend(REJECTED_AFTER_PIVOT, record.step)
     else:
@@ -152,7 +152,7 @@ def _undo_refused(draft: Draft, record: CommandRecord) -> Next:
         return Stay(LATE)
     failures = draft.undo_failures.get(record.undoes, 0) + 1
     draft.undo_failures[record.undoes] = failures
-    delay = draft.step(record).undo_retry.delay(failures, draft.given.jitter)
+    delay = draft.rest(record, failures)
     if delay is None:
         draft.attend(UNDO_FAILED, record.step)
         return Proceed()

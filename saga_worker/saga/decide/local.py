@@ -28,7 +28,7 @@ def apply(draft: Draft, done: LocalDone | LocalFailed) -> Next:
     if done.is_terminal and not is_undo:
         return answered.apply(draft, record, Said(Answer.REJECTION, None, f"{step.id} failed: {done.error}"))
     failures = timer.failures + 1
-    delay = None if done.is_terminal else step.retry.delay(failures, draft.given.jitter)
+    delay = None if done.is_terminal else draft.rest(record, failures)
     if delay is not None:
         draft.arm(name, delay, failures=failures)
         return Stay()

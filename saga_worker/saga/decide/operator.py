@@ -139,6 +139,7 @@ def _ask_silent(draft: Draft) -> bool:
     ]
     for record in silent:
         draft.lift(record.step, *((NO_ANSWER, LOCAL_FAILED) if record.kind is CommandKind.FORWARD else (UNDO_FAILED,)))
+        draft.begin_anew(record)
         draft.resend(record)
     return bool(silent)
 
@@ -153,6 +154,7 @@ def _refused_undos_afresh(draft: Draft) -> bool:
     ]
     for seq in refused:
         draft.undo_failures[seq] = AFRESH
+        draft.begun.pop(f"undo:{seq}", None)
         draft.lift(draft.commands[seq].step, UNDO_FAILED)
     return bool(refused)
 

@@ -22,7 +22,7 @@ from saga_worker.saga.draft import (
     Draft,
 )
 from saga_worker.saga.inputs import Ignored, Postponed, TimerFired
-from saga_worker.saga.instance import CommandKind, Timer
+from saga_worker.saga.instance import Timer
 from saga_worker.saga.retry import OnTimeout
 from saga_worker.saga.steps import CommandOf, WaitStep
 
@@ -76,9 +76,7 @@ def _no_answer(draft: Draft, seq: int, timer: Timer) -> Next:
         # The same timer, only later: no step arms it, so it keeps the epoch that the journal knows.
         draft.timers[f"{TIMEOUT}:{seq}"] = replace(timer, due_at=draft.given.now + draft.timeout_of(record))
         return Postponed()
-    step = draft.step(record)
-    retry = step.retry if record.kind is CommandKind.FORWARD else step.undo_retry
-    delay = retry.delay(record.attempts, draft.given.jitter)
+    delay = draft.rest(record, record.attempts)
     match then := draft.answer(record, Answer.EXHAUSTED if delay is None else Answer.SILENCE):
         case Then.RESEND:
             assert delay is not None
@@ -87,7 +85,7 @@ def _no_answer(draft: Draft, seq: int, timer: Timer) -> Next:
         case Then.GIVE_UP:
             if not draft.past_pivot:
                 return Undo(f"no answer to {record.type} in time")
-            if not isinstance(step, CommandOf):
+            if not isinstance(draft.step(record), CommandOf):
                 draft.give_up(record)
             draft.attend(NO_ANSWER, record.step)
             return Stay()
