@@ -65,8 +65,8 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "console"
     pgbouncer: bool = False
-    definition_changes: Literal["refuse", "warn"] = "refuse"  # that would break open sagas of the same version
     begin_traces: bool = False  # a saga whose start has no traceparent begins a trace, whose id is the saga's
+    definition_changes: Literal["refuse", "warn"] = "refuse"  # that would break open sagas of the same version
     amqp_path: Literal["auto", "lean", "public"] = "auto"  # of the hot frames; auto: lean if its self-test passes
     fast_path: bool = True  # apply a delivery in the transaction that stores it, where its saga is free
 

@@ -85,12 +85,7 @@ async def test_a_change_that_would_break_open_sagas_is_handed_back_as_long_as_it
     await a_saga(database_url, **stands)
     for _ in range(2):
         (found,) = await register(opened, GONE)
-        assert (found.name, found.version, found.breaks, found.open_sagas) == (
-            "checkout",
-            1,
-            ("step reserve is gone",),
-            1,
-        )
+        assert found == Changed("checkout", 1, ("step reserve is gone",), 1)
     assert "checkout version 1 has changed while one of its sagas is open: step reserve is gone. Give" in str(found)
 
     assert await noted(opened) == {1: fingerprint(CHECKOUT)}
@@ -146,16 +141,7 @@ def test_accept_notes_a_definition_and_who_said_so(run: Run, database: str) -> N
     assert (ran.code, ran.out) == (0, f"checkout 1: fingerprint {mark}, before before\n")
     assert (again.code, again.out) == (0, "checkout is as it was noted; there is nothing to accept.\n")
     assert unknown.code == 2 and "There is no definition chekout here" in unknown.err
-    audit = on(
-        database, lambda c: c.fetch("SELECT actor, action, target, reason, before, after FROM saga_worker.audit")
-    )
-    assert [tuple(row) for row in audit] == [
-        (
-            "ann",
-            "accept",
-            "definition/checkout/1",
-            "a name",
-            '{"fingerprint": "before"}',
-            f'{{"fingerprint": "{mark}"}}',
-        )
-    ]
+    marks = "before ->> 'fingerprint', after ->> 'fingerprint'"
+    select = f"SELECT actor, action, target, reason, {marks} FROM saga_worker.audit"
+    audit = on(database, lambda connection: connection.fetch(select))
+    assert [tuple(row) for row in audit] == [("ann", "accept", "definition/checkout/1", "a name", "before", mark)]

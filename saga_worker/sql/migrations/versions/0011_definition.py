@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from saga_worker.sql.migrate import run_script
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 expand = True
 
 
 def upgrade() -> None:
-    run_script("0010_definition.sql")
+    run_script("0011_definition.sql")
