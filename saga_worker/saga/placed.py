@@ -25,7 +25,7 @@ from saga_worker.saga.messages import Event, wire_types
 from saga_worker.saga.messages import decode as decode_message
 from saga_worker.saga.own_work import ActivityContext, ActivityPolicy, ActivityStep, O
 from saga_worker.saga.retry import Retry, Undo
-from saga_worker.saga.source import check_callable, check_handler, checked_name, local_names, where_called
+from saga_worker.saga.source import check_callable, check_handler, checked_name, local_names, takes, where_called
 from saga_worker.saga.source import where as place_of
 from saga_worker.saga.steps import UNDO_RETRY, Arm, E, S, checked_bound, checked_event
 from saga_worker.saga.upcast import upcasted
@@ -244,12 +244,8 @@ def _check_map(
     check_callable(make)
     if inspect.iscoroutinefunction(make) or inspect.isgeneratorfunction(make):
         refuse("its input map is called inside a transaction; make it a plain function")
-    signature, first = inspect.signature(make), state_model if after is None else after.result_model
-    wanted = len([p for p in signature.parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD])
-    takes_outputs = wanted == 2 and after is None
-    try:
-        signature.bind(*([None] * (2 if takes_outputs else 1)))
-    except TypeError:
+    takes_outputs = after is None and not takes(make, 1)
+    if not takes(make, 2 if takes_outputs else 1):
         called = "(output)" if after is not None else "(state) or (state, outputs)"
         refuse(f"its input map is called as {called}; take exactly these")
     try:
@@ -257,8 +253,9 @@ def _check_map(
     except Exception as error:
         refuse(f"the annotations of its input map cannot be read ({type(error).__name__}: {error})")
     returned = hints.pop("return", input_model)
-    expected = [first, Outputs] if takes_outputs else [first]
-    for name, model in zip(signature.parameters, expected, strict=False):
+    expected = [state_model if after is None else after.result_model, Outputs]
+    names = list(inspect.signature(make).parameters) if hints else []
+    for name, model in zip(names, expected[: 1 + takes_outputs], strict=False):
         hint = hints.get(name, model)
         if hint is not Any and not (isinstance(hint, type) and issubclass(model, hint)):
             refuse(f"its input map takes {_shown(hint)} as {name}, but it gets {model.__name__}")

@@ -62,6 +62,17 @@ def local_names(function: Callable[..., Any]) -> dict[str, Any] | None:
     return dict(_authors_frame().f_locals) if "<locals>" in getattr(function, "__qualname__", "") else None
 
 
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether it can be called with so many arguments; True of a builtin that does not say."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
 def check_callable(function: object) -> None:
     if not callable(function):
         raise DefinitionError(f"{where_called()}: {function!r} is no function; give the function itself.")
@@ -73,10 +84,8 @@ def check_handler(handler: Callable[..., Any], *parameters: str) -> None:
     shape = f"{getattr(handler, '__name__', 'handler')}({', '.join(parameters)})"
     if inspect.iscoroutinefunction(handler) or inspect.isgeneratorfunction(handler):
         raise DefinitionError(f"{where(handler)}: {shape} runs inside a transaction; make it a plain function.")
-    try:
-        inspect.signature(handler).bind(*parameters)
-    except TypeError:
-        raise DefinitionError(f"{where(handler)}: this function is called as {shape}; take exactly these.") from None
+    if not takes(handler, len(parameters)):
+        raise DefinitionError(f"{where(handler)}: this function is called as {shape}; take exactly these.")
 
 
 def check_coroutine(function: Callable[..., Any], *parameters: str) -> None:
@@ -85,10 +94,8 @@ def check_coroutine(function: Callable[..., Any], *parameters: str) -> None:
     shape = f"{getattr(function, '__name__', 'function')}({', '.join(parameters)})"
     if not inspect.iscoroutinefunction(function):
         raise DefinitionError(f"{where(function)}: {shape} is awaited; make it an async function.")
-    try:
-        inspect.signature(function).bind(*parameters)
-    except TypeError:
-        raise DefinitionError(f"{where(function)}: this function is called as {shape}; take exactly these.") from None
+    if not takes(function, len(parameters)):
+        raise DefinitionError(f"{where(function)}: this function is called as {shape}; take exactly these.")
 
 
 def _authors_frame() -> FrameType:

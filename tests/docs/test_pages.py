@@ -117,6 +117,13 @@ def test_the_command_line_knows_the_reasons_of_the_page() -> None:
     assert sorted(codes) == list(REASONS)
 
 
+def test_the_map_names_every_part_of_the_package() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    parts = {path.name for path in (ROOT / "saga_worker").iterdir() if path.suffix == ".py" or path.is_dir()}
+
+    assert sorted(part for part in parts if not part.startswith("_") and f"`{part}" not in text) == []
+
+
 def test_json_on_a_page_is_json() -> None:
     import json
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import from_json
 
-from saga_worker import Activity, ActivityContext, Event, Retry, Saga, TerminalError, WaitFor, days, seconds
+from saga_worker import Activity, ActivityContext, Event, Retry, Saga, TerminalError, WaitFor, activity, days, seconds
 from saga_worker.saga.placed import PlacedStep
 from tests.stages.own_work_harness import Stages, event, stages
 
@@ -323,3 +323,88 @@ async def test_an_activity_and_its_undo_are_tried_for_some_time_only(database_ur
 
         assert 2 <= flaky.tries <= 5, "the first, and one each quarter of a second, as long as it is no second"
         assert flaky.undos == 2, "the number of tries was used up first"
+
+
+# -- a class, a decorated function, a function by a call ------------------------------------------------------------
+
+
+class Pay(Activity[Charge, Charged], timeout=seconds(5), retry=Retry.fixed(2, seconds(0))):
+    async def execute(self, inp: Charge, ctx: ActivityContext) -> Charged:
+        return await pay_by_call(inp, ctx)
+
+    async def compensate(self, inp: Charge, out: Charged) -> None:
+        PAID_BACK.append((inp, out))
+
+
+@activity(timeout=seconds(5), retry=Retry.fixed(2, seconds(0)))
+async def pay(inp: Charge, ctx: ActivityContext) -> Charged:
+    return await pay_by_call(inp, ctx)
+
+
+@pay.undo
+async def pay_back(inp: Charge, out: Charged) -> None:
+    PAID_BACK.append((inp, out))
+
+
+async def pay_by_call(inp: Charge, ctx: ActivityContext) -> Charged:
+    if ctx.attempt == 1:
+        raise ConnectionError("once more")
+    return Charged(payment=str(inp.cents))
+
+
+async def pay_back_by_call(inp: Charge, out: Charged) -> None:
+    PAID_BACK.append((inp, out))
+
+
+PAID_BACK: list[tuple[Charge, Charged]] = []
+FORMS: dict[str, Activity[Charge, Charged]] = {
+    "class": Pay(),
+    "decorated": pay,
+    "by a call": activity(
+        pay_by_call, compensate=pay_back_by_call, timeout=seconds(5), retry=Retry.fixed(2, seconds(0)), name="pay"
+    ),
+}
+
+
+async def told(database_url: str, form: str) -> dict[str, Any]:
+    """Everything that is stored of a saga that pays, cannot ship and pays back; ids and times left out."""
+    PAID_BACK.clear()
+    async with stages(database_url, shop("shop", FORMS[form], Carrier(Gateway(), refuses=True))) as s:
+        await s.store(event(Ordered(order=form, cents=7), form, form, consumer="shop"))
+        found = await s.until_status("compensated", form)
+        journal = await s.query(
+            "SELECT revision, definition_version, input_kind, consumer, source, from_status, to_status, sent_ids,"
+            " epoch, array_length(timer_ids, 1) AS timers FROM saga_worker.v_journal WHERE saga_id = $1"
+            " ORDER BY revision",
+            found["saga_id"],
+        )
+        progress = await s.query(
+            "SELECT convert_from(progress, 'UTF8') AS json FROM saga_worker.saga WHERE saga_id = $1", found["saga_id"]
+        )
+        results = await s.query(
+            "SELECT type, state, attempts, body FROM saga_worker.inbox WHERE ref = $1 AND role = 4 ORDER BY id",
+            found["ref"],
+        )
+    kept = {name: found[name] for name in ("status", "reason", "attention", "unsettled", "revision")}
+    return {"journal": journal, "saga": kept, "commands": from_json(str(progress[0]["json"]))["commands"],
+            "results": results, "paid back": list(PAID_BACK)}  # fmt: skip
+
+
+async def test_all_forms_of_an_activity_have_the_same_history(database_url: str) -> None:
+    """features: 19"""
+    histories = [await told(database_url, form) for form in FORMS]
+
+    assert [entry["input_kind"] for entry in histories[0]["journal"]] == ["event", "activity", "activity", "activity"]
+    assert histories[0]["paid back"] == [(Charge(order="class", cents=7), Charged(payment="7"))]
+    for form, history in zip(FORMS, histories, strict=True):
+        history["paid back"] = [(inp.cents, out) for inp, out in history["paid back"]]
+        assert history == histories[0], f"{form} has another history"
+
+
+async def test_a_function_that_was_made_an_activity_can_still_be_called() -> None:
+    """features: 19"""
+
+    class Second:
+        idempotency_key, attempt, saga_key, deadline, trace = "k", 2, "s", None, None
+
+    assert await pay(Charge(order="o", cents=7), Second()) == Charged(payment="7")

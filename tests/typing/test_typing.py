@@ -14,8 +14,8 @@ import saga_worker
 from saga_worker.loading import load
 
 HERE = Path(__file__).parent
-GOOD = ("good.py", "sagas.py", "forms.py")
-BAD = ("bad.py", "bad2.py", "bad3.py")
+GOOD = ("good.py", "sagas.py", "forms.py", "good_activities.py")
+BAD = ("bad.py", "bad2.py", "bad3.py", "bad_activities.py")
 
 # Whatever a definition is written in; a new form is added here, with a wrong use of it in one of BAD.
 FORMS = (
