@@ -18,6 +18,7 @@ __all__ = [
     "Complete",
     "DefinitionError",
     "Done",
+    "Entity",
     "Event",
     "KeyKind",
     "Message",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from saga_worker.saga.children import ChildFailed, Tally
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.durations import days, hours, minutes, seconds
+    from saga_worker.saga.entity import Entity
     from saga_worker.saga.errors import DefinitionError, TerminalError
     from saga_worker.saga.forms import choice, parallel, pivot, repeat_until, when
     from saga_worker.saga.messages import Command, Done, Event, Message, Rejected, UndoOf
@@ -83,6 +85,7 @@ else:
         "activity": ("Activity", "WaitFor", "activity"),
         "definition": ("Saga",),
         "durations": ("days", "hours", "minutes", "seconds"),
+        "entity": ("Entity",),
         "errors": ("DefinitionError", "TerminalError"),
         "forms": ("choice", "parallel", "pivot", "repeat_until", "when"),
         "messages": ("Command", "Done", "Event", "Message", "Rejected", "UndoOf"),

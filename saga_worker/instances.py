@@ -15,7 +15,8 @@ import asyncpg
 
 from saga_worker.saga.changes import JournalRow, SagaChange
 from saga_worker.saga.errors import LeaseLost
-from saga_worker.saga.instance import Instance, dump_progress, load_progress
+from saga_worker.saga.instance import Instance
+from saga_worker.saga.records import dump_progress, load_progress
 from saga_worker.saga.transitions import Status
 from saga_worker.sql import storable
 from saga_worker.sql.connection import Connection

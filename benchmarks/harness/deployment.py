@@ -35,7 +35,8 @@ WARM_UP = 200
 class Workload:
     """A saga of the benchmarks, how it is started, and what each one must leave behind.
 
-    `events` are its inbox rows, `steps` its journal rows; `answers` maps command types to other answers than `echoed`.
+    `events` are its inbox rows, `steps` its journal rows, `sagas` itself and its children;
+    `answers` maps command types to other answers than `echoed`.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Workload:
     steps: int
     status: int = COMPLETED
     answers: dict[str, str] = field(default_factory=dict)
+    sagas: int = 1
 
     def body(self, key: str) -> bytes:
         """300 bytes of JSON."""
@@ -346,7 +348,7 @@ class Product(Deployment):
         found = {name: count - self._before[name] for name, count in (await self._count()).items()}
         steps = sagas * self.workload.steps
         wanted = {
-            "ended": sagas, "elsewhere": 0, "done": sagas * self.workload.events, "not_done": 0,
+            "ended": sagas * self.workload.sagas, "elsewhere": 0, "done": sagas * self.workload.events, "not_done": 0,
             "journal": steps, "inputs": steps, "unsent": 0,
         }  # fmt: skip
         if found != wanted:

@@ -59,6 +59,10 @@ TARGETS: Final = {
     "R14": Target("worker's RSS with 1M events waiting, MB", 300, at_least=False, is_wall=False),
     "R15": Target("events/s of two worker processes ÷ one", 1.1),
 }
+SIZES: Final = {
+    "W1": Target("CPU per item of 10,000 ÷ of 100", 1.2, at_least=False, is_wall=False),
+    "W2": Target("CPU per step of 200 ÷ of 10", 1.2, at_least=False, is_wall=False),
+}
 FOUR_TO_TWO: Final = Target("events/s of four worker processes ÷ two", 0.95)  # the other half of R15
 
 

@@ -167,7 +167,7 @@ async def _graph(settings: Settings, name: str, format_: str, place: str | None)
 async def read_facts(connection: Connection, name: str) -> Facts | None:
     """All there is about a saga; None when there is no such saga."""
     from saga_worker.admin.saga_report import Facts
-    from saga_worker.saga.instance import load_progress
+    from saga_worker.saga.records import load_progress
 
     saga_id, ref = identify(name)
     row = await connection.fetchrow("admin_saga", saga_id, ref)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from saga_worker.saga import upgrade
 from saga_worker.saga.children import EachStep, SubsagaStep
-from saga_worker.saga.flow import Flow, before_pivots, inner_savepoints, leaves, loops, may_be_undone, may_lose
+from saga_worker.saga.flow import IDLE, Flow, before_pivots, inner_savepoints, leaves, loops, may_be_undone, may_lose
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.retry import Undo
@@ -48,6 +48,7 @@ def problems(saga: Saga[Any]) -> Iterator[str]:
             case _:
                 pass
     yield from _missing_undos(saga, saga.flow_root)
+    yield from _strict_undos(saga)
     yield from upgrade.problems(saga)
 
 
@@ -68,7 +69,9 @@ def hints(saga: Saga[Any]) -> Iterator[str]:
 
 
 def _starts(saga: Saga[Any]) -> Iterator[str]:
-    if not saga.starts and not saga.parents:
+    if saga.lives_on and not saga.starts:
+        yield f"{saga.source}: entity {saga.name} takes no event; declare one with @{saga.name}.on(…)."
+    elif not saga.starts and not saga.parents:
         yield f"{saga.source}: saga {saga.name} has no start; declare one with @{saga.name}.starts_on(…)."
 
 
@@ -170,6 +173,12 @@ def _activity(saga: Saga[Any], step: ActivityStep[Any, Any]) -> Iterator[str]:
 
 def _children(saga: Saga[Any], step: SubsagaStep[Any, Any] | EachStep[Any, Any]) -> Iterator[str]:
     place, child = f"{step.source}: saga {saga.name}: step {step.id}", step.child
+    if saga.lives_on and step.is_awaited:
+        yield f"{place} is a sub-saga of an entity, which lives on; start it by an event, with emit, and wait for one."
+        return
+    if child.lives_on and step.is_awaited:
+        yield f"{place} waits for the end of the entity {child.name}, which has none; send it an event with emit."
+        return
     if step.is_awaited and step.timeout is None and saga.deadline is None and child.deadline is None:
         yield (
             f"{place} may last for ever; give it a timeout=…, saga {child.name} a deadline=… or this saga a deadline=…."
@@ -204,6 +213,8 @@ def _placed(saga: Saga[Any], step: PlacedStep[Any, Any, Any]) -> Iterator[str]:
 
 
 def _wait(saga: Saga[Any], step: WaitStep[Any]) -> Iterator[str]:
+    if saga.lives_on and step.id == IDLE:
+        return  # an entity may rest for ever
     if step.timeout is None and saga.deadline is None:
         yield (
             f"{step.source}: saga {saga.name}: wait {step.id} may last for ever; give it a timeout=… or the saga a "
@@ -211,6 +222,16 @@ def _wait(saga: Saga[Any], step: WaitStep[Any]) -> Iterator[str]:
         )
     if not any(arm.step_id == step.id for arms in saga.arms.values() for arm in arms):
         yield f"{step.source}: saga {saga.name}: wait {step.id} has no arm; declare what ends it with .on(…)."
+
+
+def _strict_undos(saga: Saga[Any]) -> Iterator[str]:
+    """The state is that of a later round when a strict step of an entity is reported after it was given up."""
+    for step in saga.steps.values():
+        if saga.lives_on and isinstance(step, CommandOf | ActivityStep) and step.undo_mode is Undo.STRICT:
+            yield (
+                f"{step.source}: entity {saga.name}: step {step.id} has undo=Undo.STRICT, and its late success would"
+                " meet the state of a later event; make it Undo.HYBRID or Undo.NONE, or let a saga do this step."
+            )
 
 
 def _missing_undos(saga: Saga[Any], root: Flow[Any]) -> Iterator[str]:

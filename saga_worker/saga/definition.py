@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -102,6 +102,8 @@ class Saga(Generic[S]):
     pivot it asks for attention. `key_kind` is read off the key fields unless given. Whatever is wrong raises
     `DefinitionError` with file, line and remedy, where it is declared or, of the whole, in `check`.
     """
+
+    lives_on: ClassVar[bool] = False  # an entity: after its last step it waits for its next event
 
     def __init__(
         self,
@@ -471,7 +473,7 @@ class Saga(Generic[S]):
         self._refuse_when_checked(where_called())
         if self._flow is not None:
             raise DefinitionError(f"{where_called()}: saga {self.name} has a flow already; call flow(…) once.")
-        self._flow = flow_of(steps)
+        self._flow = self._flow_of(steps)
 
     @overload
     def upgrade_from(
@@ -503,6 +505,9 @@ class Saga(Generic[S]):
             return make
 
         return register
+
+    def _flow_of(self, steps: tuple[Step[S], ...]) -> Flow[S]:
+        return flow_of(steps)
 
     def check(self) -> None:
         """Raises `DefinitionError` with one line for every problem that shows without running anything.

@@ -50,6 +50,7 @@ from saga_worker.saga.instance import (
 from saga_worker.saga.messages import Event, Message, encode
 from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalStep
 from saga_worker.saga.placed import Outputs, PlacedStep, stored_for_call
+from saga_worker.saga.records import at_hand, changeable
 from saga_worker.saga.retry import Undo
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.trace import Trace
@@ -110,7 +111,7 @@ class Draft:
         self.seq = instance.seq
         self.state_bytes = instance.state
         self.active = dict(progress.active)
-        self.commands = dict(progress.commands)
+        self.commands = changeable(progress.commands)
         self.timers = dict(progress.timers)
         self.epoch = progress.epoch
         self.undo_failures = dict(progress.undo_failures)
@@ -126,6 +127,7 @@ class Draft:
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
         self.begun: dict[str, datetime] = {} if progress.begun is UNSET else dict(progress.begun)
         self.since = progress.since
+        self.before = None if progress.before is UNSET else bytes(progress.before)
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
         self.near: Callable[..., Any] | str | None = None  # what of the author's was run last: a function, or a place
@@ -467,7 +469,7 @@ class Draft:
         self.lift(self.commands[seq].step, UNDO_FAILED)
 
     def in_flight(self, kind: CommandKind) -> Iterator[CommandRecord]:
-        return (c for c in list(self.commands.values()) if c.kind is kind and c.fate is Fate.SENT)
+        return (c for c in at_hand(self.commands) if c.kind is kind and c.fate is Fate.SENT)
 
     def must_be_undone(self, record: CommandRecord) -> bool:
         """It had an effect, or with hybrid undo may have had one, that nobody has taken back.
@@ -532,6 +534,29 @@ class Draft:
                 if record.fate is Fate.SENT:
                     self.abandon(record)
                 self.withdrawn |= {record.seq}
+
+    def end_round(self) -> None:
+        """An entity is about to rest: what is settled is forgotten, or it would grow with every event.
+
+        What still has to be taken back, or is watched, stays. An answer to what was forgotten is one to an earlier run.
+        """
+        kept = {
+            c.seq
+            for c in self.commands.values()
+            if c.kind is CommandKind.FORWARD and not c.undone and self.step(c).has_undo
+            if c.fate in (Fate.SENT, Fate.UNKNOWN) or (c.fate is Fate.DONE and c.seq in self.withdrawn)
+        }
+        kept |= {c.seq for c in self.commands.values() if c.undoes in kept}
+        for seq in self.commands.keys() - kept:
+            del self.commands[seq]
+            self.undo_failures.pop(seq, None)
+            self.recorded.pop(seq, None)
+            self.begun.pop(_tries_of("", seq), None)
+            for kind in (TIMEOUT, RESEND, WATCH, UNDO_AGAIN, LOCAL):
+                self.disarm(f"{kind}:{seq}")
+        self.withdrawn &= kept
+        self.rounds, self.savepoints, self.pivoted, self.before = {}, {}, False, None
+        self.since = self.seq
 
     def leave_flow(self) -> None:
         """No step is open any more; what was asked of somebody for the sake of one is moot."""
@@ -603,6 +628,7 @@ class Draft:
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
             savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
             begun=self.begun or UNSET, items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
+            before=Raw(self.before) if self.before is not None else UNSET,
         )  # fmt: skip
         instance = replace(
             before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,
@@ -635,9 +661,10 @@ class Draft:
         if self.status is Status.FAILED:
             return 0
         is_over = self.status is Status.COMPENSATED
+        everything = is_over or self.withdrawn
         standing = [
             c
-            for c in self.commands.values()
+            for c in (self.commands.values() if everything else at_hand(self.commands))
             if c.fate is Fate.UNKNOWN or (c.fate is Fate.DONE and (is_over or c.seq in self.withdrawn))
             if c.kind is CommandKind.FORWARD
         ]

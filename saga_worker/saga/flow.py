@@ -25,6 +25,9 @@ from saga_worker.saga.source import where_called
 from saga_worker.saga.steps import S, SavepointStep, Step
 
 _FIRST_ROUND: Final = Round(1)
+# The first two steps of an entity. Their names stand in stored sagas.
+HOME: Final = "round"  # the savepoint that what follows from an event is taken back to
+IDLE: Final = "idle"  # the wait for the next event
 
 
 # A level of a continuation: the steps after this one in a sequence, or the node whose branch or round has ended.
@@ -56,9 +59,10 @@ class Moved:
 class Flow(Step[S], Generic[S]):
     """The root: a sequence of steps, with what is known of each place worked out once."""
 
-    def __init__(self, steps: tuple[Step[S], ...], source: str) -> None:
+    def __init__(self, steps: tuple[Step[S], ...], source: str, *, is_circle: bool = False) -> None:
         self.steps: Final = steps
         self.source: Final = source
+        self.is_circle: Final = is_circle  # of an entity: after the last step comes the first
 
     @cached_property
     def continuations(self) -> dict[str, Continuation]:
@@ -97,6 +101,13 @@ def flow_of(steps: tuple[Step[S], ...]) -> Flow[S]:
     source = where_called()
     check_steps(steps, source)
     return Flow(steps, source)
+
+
+def circle_of(steps: tuple[Step[S], ...]) -> Flow[S]:
+    """The root of a flow that begins again when it has ended."""
+    source = where_called()
+    check_steps(steps, source)
+    return Flow(steps, source, is_circle=True)
 
 
 def enter(root: Flow[Any], state: Any) -> tuple[str, ...]:
@@ -149,7 +160,9 @@ def ahead(root: Flow[Any], active: Iterable[str], beyond: AbstractSet[str] = fro
     reached: frozenset[str] = frozenset()
     for step_id in active:
         levels = _continuation(root, step_id)
-        if step_id in beyond:
+        if root.is_circle:
+            reached |= root.continuations.keys()
+        elif step_id in beyond:
             reached |= {leaf.id for level in levels for leaf in _again(level)}
         else:
             reached |= root.reach[step_id]

@@ -1,8 +1,8 @@
 """A saga as it is stored: its own state, and how far it has come.
 
 Position is data by step id, so that a flow may later branch: `active` holds the steps that are open now,
-`commands` every command that was committed, by its number. `dump` and `load` turn the progress into the JSON
-that stands in the saga's row and back.
+`commands` every command that was committed, by its number. `records` turns the progress into the JSON that stands in
+the saga's row, and back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Final
 from uuid import UUID
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
-from msgspec.json import Decoder, Encoder
 
 from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status
@@ -149,10 +148,12 @@ class Progress(Struct, frozen=True):
     withdrawn: tuple[int, ...] = ()  # commands that are taken back while the saga goes on
     savepoints: dict[str, Mark] = field(default_factory=dict)  # those that were passed
     # Not even names in the row of a saga that has none of these.
+    packed: Raw | UnsetType = UNSET  # in the row only: the settled ones of `commands`, see `records`
     recorded: dict[int, Recorded] | UnsetType = UNSET  # by seq, as long as somebody may ask for it
     items: dict[int, Items] | UnsetType = UNSET  # seq of a `for_each` -> its children
     parent: Parent | UnsetType = UNSET
     trace: Trace | UnsetType = UNSET
+    before: Raw | UnsetType = UNSET  # the state of an entity before the event whose round is under way
     # When the first try began of what is retried for some time only: "step:<id>", and "undo:<seq>" of what is undone.
     begun: dict[str, datetime] | UnsetType = UNSET
     since: int | UnsetType = UNSET  # the last number of the runs of this key before this one
@@ -182,17 +183,3 @@ class Instance(Struct, frozen=True):
     def next_due(self) -> datetime | None:
         """The earliest armed timer, or None."""
         return min((timer.due_at for timer in self.progress.timers.values()), default=None)
-
-
-def dump_progress(progress: Progress) -> bytes:
-    """JSON for the row's `progress` column; records are arrays, since the value is rewritten at every step."""
-    return _ENCODER.encode(progress)
-
-
-def load_progress(raw: bytes) -> Progress:
-    """The inverse of `dump_progress`."""
-    return _DECODER.decode(raw)
-
-
-_ENCODER: Final = Encoder()
-_DECODER: Final = Decoder(Progress)

@@ -1,6 +1,6 @@
 -- I8: an open saga has a reason to move: a ready row, a held row (its reason says what must be lifted), an unconfirmed
 -- message, an activity that is run or will be, a child that has not ended or has something to read, an armed timer that will be looked at, or its name on the attention
--- list. A paused one waits for its operator.
+-- list. A paused one waits for its operator, an entity at rest for its next event.
 -- An armed timer counts only if the wake row that fires it exists and is not later than the timer, give or take the
 -- minute by which a timer that may not fire yet is put off.
 -- And a row that is ready is applied: when the head of a saga's rows has been due for a minute, and the saga has not moved
@@ -8,6 +8,8 @@
 WITH open_saga AS (
   SELECT saga_id, ref, definition, key, status, progress FROM saga_worker.saga
   WHERE status IN (0, 1, 2) AND attention IS NULL
+    AND NOT (status = 1 AND convert_from(progress, 'UTF8')::json #> '{active,idle}' IS NOT NULL
+             AND convert_from(progress, 'UTF8')::json #> '{savepoints,round}' IS NOT NULL)
 ), earliest AS (
   SELECT o.saga_id, min((t.value ->> 0)::timestamptz) AS due_at
   FROM open_saga o

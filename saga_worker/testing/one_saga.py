@@ -19,7 +19,8 @@ from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import Limits, due_local, fold, fold_local
 from saga_worker.saga.fold.backlog import sequence
 from saga_worker.saga.inputs import MESSAGES, Effect, Given, LocalDone, LocalFailed, SendCommand
-from saga_worker.saga.instance import Instance, dump_progress, load_progress
+from saga_worker.saga.instance import Instance
+from saga_worker.saga.records import dump_progress, load_progress
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.routing import ref_of
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState

@@ -8,7 +8,7 @@ import sys
 import saga_worker
 
 NAMES = """
-    Activity ActivityContext ActivityFailed ChildFailed Command Compensate Complete DefinitionError Done Event
+    Activity ActivityContext ActivityFailed ChildFailed Command Compensate Complete DefinitionError Done Entity Event
     KeyKind Message OnTimeout Outputs Query Rejected Retry Rollback Saga SecondStart Step Tally TerminalError Undo
     UndoOf Verdict WaitFor activity choice clear_terminal_errors days hours minutes parallel pivot
     register_terminal_errors repeat_until resolve_terminal_error seconds set_error_mapper unregister_terminal_errors

@@ -44,7 +44,7 @@ def test_the_page_can_be_loaded_by_a_worker(tmp_path: Path) -> None:
     wrong = next(block.text for block in blocks(PAGE, "python") if 'Saga("lonely"' in block.text)
     (tmp_path / "trip.py").write_text(TEXT.replace(wrong, ""))
 
-    names = ("ask", "buy", "guest", "party", "tour", "trip")
+    names = ("ask", "buy", "guest", "party", "points", "tour", "trip")
     assert load(tmp_path / "trip.py").versions() == (*((name, 1) for name in names), ("trip", 2))
 
 

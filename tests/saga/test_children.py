@@ -250,7 +250,7 @@ def test_the_state_of_the_saga_does_not_grow_with_its_items() -> None:
     of_small, of_large = small.one.instance, large.one.instance
     assert of_small is not None and of_large is not None
 
-    from saga_worker.saga.instance import dump_progress
+    from saga_worker.saga.records import dump_progress
 
     assert len(dump_progress(of_large.progress)) <= len(dump_progress(of_small.progress)) + 10
 

@@ -13,8 +13,9 @@ from saga_worker import Event, Saga, Verdict, days
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.fold import Limits, fold
 from saga_worker.saga.inputs import Given
-from saga_worker.saga.instance import Instance, dump_progress, load_progress
+from saga_worker.saga.instance import Instance
 from saga_worker.saga.messages import encode
+from saga_worker.saga.records import dump_progress, load_progress
 from saga_worker.saga.routing import ref_of
 from saga_worker.saga.rows import InboxRow, Role, RowState
 from saga_worker.saga.transitions import Status

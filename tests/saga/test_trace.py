@@ -12,7 +12,8 @@ from saga_worker.envelope import Delivery, Properties, Source, dump_delivery
 from saga_worker.saga.decide import decide
 from saga_worker.saga.fold import Limits, fold
 from saga_worker.saga.inputs import Decision, EventArrived, Given, Input, PublishEvent, ReplyArrived, SendCommand
-from saga_worker.saga.instance import Instance, dump_progress, load_progress
+from saga_worker.saga.instance import Instance
+from saga_worker.saga.records import dump_progress, load_progress
 from saga_worker.saga.routing import command_id
 from saga_worker.saga.rows import InboxRow, Role, RowState
 from saga_worker.saga.trace import Trace, new_trace, read_trace, stored_trace

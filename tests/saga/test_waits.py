@@ -27,8 +27,8 @@ from saga_worker import (
     repeat_until,
 )
 from saga_worker.saga.fold import Limits
-from saga_worker.saga.instance import dump_progress
 from saga_worker.saga.messages import Command
+from saga_worker.saga.records import dump_progress
 from saga_worker.saga.retry import Retry
 from saga_worker.testing import SagaTest
 

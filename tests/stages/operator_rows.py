@@ -12,7 +12,8 @@ import asyncpg
 from msgspec.structs import replace
 from uuid_utils.compat import uuid7
 
-from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Progress, Timer, dump_progress
+from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Progress, Timer
+from saga_worker.saga.records import dump_progress
 from saga_worker.saga.routing import ref_of
 from saga_worker.saga.rows import RowState
 from saga_worker.saga.transitions import Status

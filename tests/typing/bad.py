@@ -8,6 +8,7 @@ from good import (
     BookSeat,
     CancelSeat,
     FreeRoom,
+    Guest,
     HoldRoom,
     HotelFull,
     LongTrip,
@@ -20,6 +21,7 @@ from good import (
     TripWithdrawn,
     book,
     booking,
+    guests,
     hold,
     long_trips,
     passport,
@@ -31,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from saga_worker import (
     ActivityContext,
+    Entity,
     Saga,
     Undo,
     Verdict,
@@ -213,6 +216,20 @@ booking.sleep("nap", lambda trip: days(trip.nigths))  # error: no such field
 @booking.on(TripWithdrawn, key=lambda e: e.trip)  # error: a verdict is no text
 def withdrawn(trip: Trip, event: TripWithdrawn) -> str:
     return "compensate"
+
+
+endless = Entity("endless", state=Parcel, deadline=days(1))  # error: an entity has no end
+
+
+@guests.on(TripWithdrawn, key=lambda e: e.trips)  # error: no such field
+def guest_withdrew(guest: Guest, event: TripWithdrawn) -> None: ...
+
+
+@guests.on(TripWithdrawn, key=lambda e: e.trip)  # error: another state
+def parcel_withdrew(parcel: Parcel, event: TripWithdrawn) -> None: ...
+
+
+guests.flow(parcel_step)  # error: a step of another saga
 
 
 @booking.query  # error: another state

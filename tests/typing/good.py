@@ -16,6 +16,7 @@ from saga_worker import (
     Command,
     Compensate,
     Complete,
+    Entity,
     Event,
     KeyKind,
     Message,
@@ -243,6 +244,32 @@ def send(trip: Trip) -> SendTickets:
 @booking.emit
 def announce(trip: Trip) -> TripBooked:
     return TripBooked(trip=trip.trip)
+
+
+class Guest(BaseModel):
+    trips: int = 0
+
+
+guests = Entity("guest", state=Guest)
+
+
+@guests.on(TripRequested, key=lambda e: e.trip, sequence=lambda e: e.nights)
+def guest_requested(guest: Guest, event: TripRequested) -> None:
+    guest.trips += 1
+
+
+@guests.on(TripWithdrawn, key=lambda e: e.trip)
+def guest_withdrew(guest: Guest, event: TripWithdrawn) -> Verdict:
+    return Complete("gone") if guest.trips == 0 else Compensate("no")
+
+
+@guests.emit
+def counted(guest: Guest) -> PassportMissing:
+    return PassportMissing(trip=UUID(int=guest.trips))
+
+
+guests.flow(when(lambda guest: guest.trips > 3, counted))
+guests.check()
 
 
 class Progress(BaseModel):

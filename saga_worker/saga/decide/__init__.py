@@ -33,6 +33,7 @@ from saga_worker.saga.decide.next import (
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.draft import Draft
 from saga_worker.saga.errors import IllegalTransition, PoisonMessage
+from saga_worker.saga.flow import HOME
 from saga_worker.saga.inputs import (
     START,
     ActivityResult,
@@ -55,6 +56,7 @@ from saga_worker.saga.inputs import (
     TimerFired,
 )
 from saga_worker.saga.instance import Instance, Progress
+from saga_worker.saga.lines import FIRST
 from saga_worker.saga.routing import ref_of
 from saga_worker.saga.source import where
 from saga_worker.saga.trace import new_trace
@@ -143,10 +145,17 @@ def _start(saga: Saga[Any], given_input: EventArrived, given: Given, former: Ins
     """The first step of a saga; of the next run of a key after `former`."""
     start = saga.starts[given_input.type]
     number = event.number_of(saga, given_input)
+    if saga.lives_on and former is None and (number or FIRST) > FIRST:
+        return Decision(None, (), Parked("out_of_sequence", number))
     message = event.read(start, given_input, saga)
     draft = Draft(saga, _blank(saga, given_input.key, given, former), given, is_new=True)
     draft.follow(given_input.trace or (new_trace(given.saga_id) if given.begins_traces else None))
     draft.start(start.handler(message))
+    if saga.lives_on:  # it comes to rest, and the event that made it is the first that it takes
+        if number is not None:
+            draft.sequences[given_input.source] = number
+        forward.begin(draft)
+        return _carry_out(draft, event.apply(draft, given_input, saga))
     if number is not None:
         draft.pass_number(given_input.source, number)
     return _carry_out(draft, Begin())
@@ -176,6 +185,8 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
             return _gone_on(draft, forward.open_again(draft, step_id))
         case EnterAgain(step_id, event_taken):
             forward.enter_again(draft, step_id, event_taken)
+        case Undo(reason) if draft.saga.lives_on:  # what followed from its last event; the entity itself goes on
+            return _carry_out(draft, RollBack(HOME, reason))
         case Undo(reason):
             undo.begin(draft, reason)
         case Finish(reason):
@@ -206,7 +217,12 @@ def _gone_on(draft: Draft, instead: Next | None, outcome: Applied | None = None)
         return _carry_out(draft, instead)
     if draft.withdrawn:
         undo.proceed(draft)
-    if (savepoint := undo.is_back_at(draft)) is not None:
+    savepoint = undo.is_back_at(draft)
+    if savepoint == HOME and draft.saga.lives_on:
+        if draft.before is not None:  # an operator may want an entity at rest to be taken back
+            draft.take_back_state(draft.before)
+        return _gone_on(draft, forward.rest(draft), outcome)
+    if savepoint is not None:
         return _gone_on(draft, forward.leave(draft, savepoint), outcome)
     return draft.finish(outcome)
 

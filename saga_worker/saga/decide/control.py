@@ -12,6 +12,7 @@ from typing import Final
 from saga_worker.saga.decide.next import Fail, Leave, Next, Proceed, Stay, Undo
 from saga_worker.saga.draft import UNSETTLED_EXPIRED, Draft
 from saga_worker.saga.errors import PoisonMessage
+from saga_worker.saga.flow import IDLE
 from saga_worker.saga.inputs import CancelActivity, Ignored
 from saga_worker.saga.instance import CommandKind, Fate
 from saga_worker.saga.own_work import ActivityStep
@@ -89,7 +90,8 @@ def _wake(draft: Draft, arguments: Mapping[str, object]) -> Next:
         raise PoisonMessage("bad_operator_command", "wake needs the name of a wait or a sleep in its arguments.")
     if draft.status is Status.PAUSED:
         return Ignored("paused")
-    if step_id not in draft.active or not isinstance(draft.saga.steps[step_id], WaitStep | SleepStep):
+    is_at_rest = draft.saga.lives_on and step_id == IDLE
+    if step_id not in draft.active or is_at_rest or not isinstance(draft.saga.steps[step_id], WaitStep | SleepStep):
         return Ignored("not_waiting")
     return Leave(step_id)
 

@@ -97,6 +97,8 @@ def _apply_arm(draft: Draft, event: EventArrived, arms: list[Arm]) -> Next:
             continue
         if arm.handler is None:
             return EnterAgain(arm.step_id, Taken(event.type, Raw(encode(message))))
+        if draft.saga.lives_on and arm.step_id == flow.IDLE:
+            draft.before = draft.state_bytes
         verdict = draft.handle(arm.handler, message)
         following = by_verdict(verdict, Leave(arm.step_id))
         if isinstance(following, BACK) and draft.past_pivot:

@@ -29,6 +29,14 @@ def leave(draft: Draft, step_id: str) -> Next | None:
     return _open(draft, (), over=[step_id])
 
 
+def rest(draft: Draft) -> Next | None:
+    """What followed from an event of an entity is over, or taken back: its next event may come. Returns as `begin`."""
+    for step_id in list(draft.active):
+        draft.close(step_id)
+    draft.end_round()
+    return _open(draft, flow.enter(draft.saga.flow_root, draft.state))
+
+
 def open_again(draft: Draft, step_id: str) -> Next | None:
     """Send the command of an open step under a new id: its last one was definitely refused."""
     seq = draft.active.pop(step_id)
@@ -78,6 +86,8 @@ def _open(draft: Draft, step_ids: Sequence[str], *, over: Sequence[str] = ()) ->
             draft.withdraw(branch.since, branch.steps)
             pending = [step_id for step_id in pending if step_id not in branch.steps]
         pending += moved.opened
+    if not draft.active and draft.saga.lives_on:
+        return rest(draft)
     if not draft.active:
         complete(draft, None)
     else:
