@@ -22,7 +22,9 @@ __all__ = [
     "Event",
     "KeyKind",
     "Message",
+    "OnExhausted",
     "OnTimeout",
+    "OnUndoFailed",
     "Outputs",
     "Query",
     "Rejected",
@@ -67,7 +69,17 @@ if TYPE_CHECKING:
     from saga_worker.saga.own_work import ActivityContext, ActivityFailed
     from saga_worker.saga.placed import Outputs
     from saga_worker.saga.queries import Query
-    from saga_worker.saga.retry import Compensate, Complete, OnTimeout, Retry, Rollback, Undo, Verdict
+    from saga_worker.saga.retry import (
+        Compensate,
+        Complete,
+        OnExhausted,
+        OnTimeout,
+        OnUndoFailed,
+        Retry,
+        Rollback,
+        Undo,
+        Verdict,
+    )
     from saga_worker.saga.routing import KeyKind
     from saga_worker.saga.second_start import SecondStart
     from saga_worker.saga.steps import Step
@@ -92,7 +104,17 @@ else:
         "own_work": ("ActivityContext", "ActivityFailed"),
         "placed": ("Outputs",),
         "queries": ("Query",),
-        "retry": ("Compensate", "Complete", "OnTimeout", "Retry", "Rollback", "Undo", "Verdict"),
+        "retry": (
+            "Compensate",
+            "Complete",
+            "OnExhausted",
+            "OnTimeout",
+            "OnUndoFailed",
+            "Retry",
+            "Rollback",
+            "Undo",
+            "Verdict",
+        ),
         "routing": ("KeyKind",),
         "second_start": ("SecondStart",),
         "steps": ("Step",),

@@ -181,7 +181,8 @@ class Activities:
             ended = Ended(
                 attempt, error="it was stopped", is_uncertain=True, rest=0.0, was_stopped=running.was_stopped
             )  # fmt: skip
-            if not running.was_stopped:  # by its saga, then this has no effect; or by itself, then it counts
+            if not running.was_stopped or not may_repeat(self._registry, attempt):
+                # By its saga, then this has no effect; by itself, then it counts; by us, and it must not begin anew.
                 ended = after_loss(self._registry, attempt, "it was cancelled") or ended
         if self._running.get(attempt.key) is running:
             del self._running[attempt.key]
@@ -379,7 +380,10 @@ def _context(attempt: Attempt) -> Context:
 
 def _rest(step: ActivityStep[Any, Any], attempt: Attempt, seconds: float = 0.0) -> float | None:
     """How long to rest after this attempt, which has lasted so many seconds; None: it was the last."""
-    retry = step.retry if attempt.undoes is None else step.undo_retry
+    is_undo = attempt.undoes is not None
+    if not step.repeats.of(is_undo=is_undo):
+        return None
+    retry = step.undo_retry if is_undo else step.retry
     delay = retry.delay(attempt.number, random.random(), timedelta(seconds=max(0.0, attempt.age + seconds)))
     return delay.total_seconds() if delay is not None else None
 
@@ -396,6 +400,13 @@ def after_loss(registry: Registry, attempt: Attempt, error: str) -> Ended | None
         return None
     rest = _rest(step, attempt)
     return Ended(attempt, error=error, is_uncertain=True, rest=None if rest is None else 0.0)
+
+
+def may_repeat(registry: Registry, attempt: Attempt) -> bool:
+    """Whether an attempt that was stopped by a worker that ends may begin anew on another one."""
+    saga = registry.find(attempt.definition, attempt.version)
+    step = saga.steps.get(attempt.step) if saga is not None else None
+    return not isinstance(step, ActivityStep) or step.repeats.of(is_undo=attempt.undoes is not None)
 
 
 def _bounds(registry: Registry) -> dict[str, int]:

@@ -50,6 +50,9 @@ REFUSALS = {
     "compensating": "it is being taken back already",
     "saga_finished": "it has ended",
     "paused": "it is paused; `saga-worker saga resume` ends that",
+    "no_compensation": "its definition never takes anything back (compensate=False)",
+    "not_repeatable": "what would have to be sent or run again must not be (repeatable=False); see to it, then say"
+    " `saga-worker saga mark-undone`, or wait for its answer",
     "not_paused": "it is not paused",
     "not_waiting": "it does not stand at this wait or sleep; `saga-worker saga show` says where it stands",
     "timer_not_armed": "the timer has fired meanwhile, or was cancelled or armed anew; look again",

@@ -34,6 +34,7 @@ ADVICE: Final = {
     "deadline_passed": "its deadline has passed, but so has its pivot: it can only go forward",
     "wait_expired": "the wait {} ended without its event past the pivot; publish the event that it waits for",
     "rounds_exhausted": "the loop {} went through all its rounds past the pivot, and the saga went on",
+    "rollbacks_exhausted": "it was rolled back to {} too often, and pauses; resume it, or have it compensated",
     "items_failed": "more items of {} failed than may, past the pivot, and the saga went on",
     "unsettled_expired": "nobody ever said whether {} had an effect; ask the participant",
     "dead_letter": "a message of it died; see the dead rows, mend the cause, then replay the row",

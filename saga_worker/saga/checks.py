@@ -48,13 +48,19 @@ def problems(saga: Saga[Any]) -> Iterator[str]:
             case _:
                 pass
     yield from _missing_undos(saga, saga.flow_root)
+    if saga.flow_root.pivots and not saga.compensate:
+        yield (
+            f"{saga.source}: saga {saga.name} has a pivot, but compensate=False: it only goes forward from the"
+            " beginning; drop one of the two."
+        )
     yield from _strict_undos(saga)
     yield from upgrade.problems(saga)
 
 
 def hints(saga: Saga[Any]) -> Iterator[str]:
-    """What is allowed, and may be forgotten: without a pivot nobody asks for undos."""
-    if saga.flow_root.pivots:
+    """What is allowed, and may be forgotten: undos, for which nobody asks without a pivot; retries that are idle."""
+    yield from _idle_retries(saga)
+    if saga.flow_root.pivots or not saga.compensate:
         return
     for step in saga.steps.values():
         if (
@@ -66,6 +72,17 @@ def hints(saga: Saga[Any]) -> Iterator[str]:
                 f"{step.source}: saga {saga.name}: step {step.id} has no undo, so what it did stands when the saga"
                 f" compensates; {_undo_of(step)}, or undo=Undo.NONE if that is meant."
             )
+
+
+def _idle_retries(saga: Saga[Any]) -> Iterator[str]:
+    for step in saga.steps.values():
+        if isinstance(step, CommandOf | ActivityStep):
+            for argument in step.repeats.idle_retries:
+                what = "undo_repeatable=False" if argument == "undo_retry" else "repeatable=False"
+                yield (
+                    f"{step.source}: saga {saga.name}: step {step.id} has {argument}=… and {what}: what may have worked"
+                    " is not repeated, so only what was refused is; drop one of the two."
+                )
 
 
 def _starts(saga: Saga[Any]) -> Iterator[str]:
@@ -235,7 +252,7 @@ def _strict_undos(saga: Saga[Any]) -> Iterator[str]:
 
 
 def _missing_undos(saga: Saga[Any], root: Flow[Any]) -> Iterator[str]:
-    undone, given_up = before_pivots(root), may_lose(root)
+    undone, given_up = before_pivots(root) if saga.compensate else frozenset(), may_lose(root)
     for step in saga.steps.values():
         if (
             isinstance(step, CommandOf | ActivityStep | LocalStep)

@@ -32,7 +32,7 @@ from saga_worker.saga.own_work import (
 )
 from saga_worker.saga.placed import Outputs, PlacedStep, place
 from saga_worker.saga.queries import A, Query
-from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
+from saga_worker.saga.retry import OnExhausted, OnTimeout, OnUndoFailed, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
 from saga_worker.saga.second_start import SecondStart
 from saga_worker.saga.source import check_handler, checked_name, step_name, where, where_called
@@ -44,6 +44,7 @@ from saga_worker.saga.steps import (
     CommandPolicy,
     E,
     EmitStep,
+    Repeats,
     S,
     SavepointStep,
     SleepStep,
@@ -113,9 +114,17 @@ class Saga(Generic[S]):
         version: int = 1,
         deadline: timedelta | None = None,
         key_kind: KeyKind | None = None,
+        compensate: bool = True,
+        on_undo_failed: OnUndoFailed = OnUndoFailed.GO_ON,
         second_start: SecondStart = SecondStart.REJECT,
         internal: bool = False,
     ) -> None:
+        """With `compensate=False` a saga that cannot go on ends failed, keeps what it has done, and can be retried.
+
+        `on_undo_failed` says whether older effects are undone beside an undo that has no try left.
+        """
+        self.compensate: Final = compensate
+        self.on_undo_failed: Final = on_undo_failed
         self.source: Final = where_called()
         self.name: Final = checked_name(name, "saga", source=self.source)
         if not (isinstance(state, type) and issubclass(state, BaseModel)):
@@ -211,11 +220,14 @@ class Saga(Generic[S]):
         undo: Undo = Undo.HYBRID,
         undo_timeout: timedelta | None = None,
         undo_retry: Retry | None = None,
+        repeatable: bool = True,
+        undo_repeatable: bool = True,
         name: str | None = None,
     ) -> CommandDecorator[S]:
         """A step that sends a command to the participant `to` and waits at most `timeout` for its reply.
 
-        A time-out is retried by sending the same message again; without `retry` there is one try.
+        A time-out is retried by sending the same message again; without `retry` there is one try. With
+        `repeatable=False` (of the undo: `undo_repeatable`) it is not sent again as long as it may have worked.
         """
         source = where_called()
         policy = CommandPolicy(
@@ -227,6 +239,7 @@ class Saga(Generic[S]):
                 timeout if undo_timeout is None else undo_timeout, "undo_timeout", source=source
             ),
             undo_retry=undo_retry or UNDO_RETRY,
+            repeats=Repeats(repeatable, undo_repeatable, (retry, undo_retry)),
         )
         return CommandDecorator(policy, name, self._add)
 
@@ -241,13 +254,16 @@ class Saga(Generic[S]):
         terminal: tuple[type[Exception], ...] = (),
         as_terminal: ErrorMapper | None = None,
         concurrency: int | None = None,
+        repeatable: bool = True,
+        undo_repeatable: bool = True,
         name: str | None = None,
     ) -> ActivityDecorator[S]:
         """A step that runs an async function in a worker, outside any transaction, and goes on with its result.
 
         `timeout` bounds one attempt. An attempt that raises is tried again by `retry`, unless it raises
         `TerminalError` or one of `terminal`, or `as_terminal` makes a `TerminalError` of it. `concurrency` bounds the
-        attempts at a time in each worker.
+        attempts at a time in each worker. With `repeatable=False` (of the undo: `undo_repeatable`) there is one
+        attempt, whatever becomes of it.
         """
         source = where_called()
         policy = ActivityPolicy(
@@ -261,6 +277,7 @@ class Saga(Generic[S]):
             terminal=terminal,
             as_terminal=as_terminal,
             concurrency=concurrency,
+            repeats=Repeats(repeatable, undo_repeatable, (retry, undo_retry)),
         )
         if concurrency is not None and concurrency < 1:
             raise DefinitionError(f"{source}: concurrency is {concurrency}; give at least 1.")
@@ -421,12 +438,15 @@ class Saga(Generic[S]):
         self._add(step)
         return step
 
-    def savepoint(self, name: str, *, times: int = 3) -> SavepointStep[S]:
-        """A place that handlers go back to with `Rollback(name, reason)`; after `times` of that the saga compensates.
+    def savepoint(
+        self, name: str, *, times: int = 3, on_exhausted: OnExhausted = OnExhausted.COMPENSATE
+    ) -> SavepointStep[S]:
+        """A place that handlers go back to with `Rollback(name, reason)`; after `times` of that `on_exhausted` says how
+        the saga ends, or pauses.
 
         Stands in the main line of the flow: not in a branch, an arm or a loop.
         """
-        step: SavepointStep[S] = SavepointStep(name, times, source=where_called())
+        step: SavepointStep[S] = SavepointStep(name, times, on_exhausted, source=where_called())
         self._add(step)
         return step
 

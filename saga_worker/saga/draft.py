@@ -76,6 +76,7 @@ REJECTED_AFTER_PIVOT: Final = "rejected_after_pivot"
 LOCAL_FAILED: Final = "local_failed"
 WAIT_EXPIRED: Final = "wait_expired"
 ROUNDS_EXHAUSTED: Final = "rounds_exhausted"
+ROLLBACKS_EXHAUSTED: Final = "rollbacks_exhausted"
 ITEMS_FAILED: Final = "items_failed"  # more than may, past the pivot
 DEADLINE_PASSED: Final = "deadline_passed"
 UNDO_FAILED: Final = "undo_failed"
@@ -86,7 +87,7 @@ SEQUENCE_GAP: Final = "sequence_gap"
 TIMER_FAILED: Final = "timer_failed"  # with the name of the timer and the error
 # Moot when the saga leaves the flow.
 OF_A_STEP: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED)
-OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED)
+OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED, ROLLBACKS_EXHAUSTED)
 OF_MESSAGES: Final = (UNDELIVERABLE, "dead_letter")  # true of whatever was stored, whatever becomes of the saga
 
 NOT_OPEN: Final = 0  # in place of the seq of an open step
@@ -476,7 +477,7 @@ class Draft:
 
         What a failed saga has done stays.
         """
-        if record.kind is CommandKind.UNDO or record.undone or self.status is Status.FAILED:
+        if record.kind is CommandKind.UNDO or record.undone or self.has_failed_for_good:
             return False
         step = self.step(record)
         if not step.has_undo:
@@ -498,6 +499,23 @@ class Draft:
         if isinstance(self.step(record), ActivityStep | SubsagaStep | EachStep):
             return not record.is_given_up
         return any(f"{kind}:{record.seq}" in self.timers for kind in (TIMEOUT, RESEND, LOCAL))
+
+    @property
+    def stands_still(self) -> bool:
+        """As `Instance.stands_still`."""
+        return self.status is Status.PAUSED or (self.status is Status.FAILED and bool(self.active))
+
+    @property
+    def has_failed_for_good(self) -> bool:
+        """Ended, with what it has done left by decision."""
+        return self.status is Status.FAILED and not self.active
+
+    def may_repeat(self, record: CommandRecord) -> bool:
+        """Whether it may be sent or run again although it may have worked."""
+        step = self.step(record)
+        if not isinstance(step, CommandOf | ActivityStep):
+            return True
+        return step.repeats.of(is_undo=record.kind is CommandKind.UNDO)
 
     @property
     def past_pivot(self) -> bool:
@@ -615,7 +633,7 @@ class Draft:
     def finish(self, outcome: Outcome | None = None) -> Decision:
         """The decision: the saga one revision on (not when merely postponed), with what it has to say."""
         assert self.status is not None
-        if self.saga.flow_root.has_loops and self.status is not Status.FAILED:
+        if self.saga.flow_root.has_loops and not self.has_failed_for_good:
             self._list_again()
         now, before = self.given.now, self.instance
         if self.status.is_final and (self.is_new or not before.status.is_final):
@@ -658,7 +676,7 @@ class Draft:
 
         What a failed saga leaves behind is left by decision, and nobody waits to hear of it.
         """
-        if self.status is Status.FAILED:
+        if self.has_failed_for_good:
             return 0
         is_over = self.status is Status.COMPENSATED
         everything = is_over or self.withdrawn

@@ -180,6 +180,11 @@ class Instance(Struct, frozen=True):
     finished_at: datetime | None = None
 
     @property
+    def stands_still(self) -> bool:
+        """Paused, or failed where it can be retried: messages are held and no timer fires until an operator acts."""
+        return self.status is Status.PAUSED or (self.status is Status.FAILED and bool(self.progress.active))
+
+    @property
     def next_due(self) -> datetime | None:
         """The earliest armed timer, or None."""
         return min((timer.due_at for timer in self.progress.timers.values()), default=None)

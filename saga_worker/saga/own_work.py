@@ -17,7 +17,18 @@ from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.errors import DefinitionError
 from saga_worker.saga.retry import Retry, Undo, Verdict
 from saga_worker.saga.source import check_coroutine, check_handler, returned_class, step_name, where
-from saga_worker.saga.steps import CommandOf, EmitStep, S, SavepointStep, SleepStep, Step, WaitStep, refuse_second
+from saga_worker.saga.steps import (
+    REPEATABLE,
+    CommandOf,
+    EmitStep,
+    Repeats,
+    S,
+    SavepointStep,
+    SleepStep,
+    Step,
+    WaitStep,
+    refuse_second,
+)
 from saga_worker.saga.terminal import ErrorMapper
 from saga_worker.saga.upcast import upcasted
 
@@ -80,6 +91,7 @@ class ActivityPolicy:
     terminal: tuple[type[Exception], ...]
     as_terminal: ErrorMapper | None
     concurrency: int | None
+    repeats: Repeats = REPEATABLE
 
 
 class ActivityStep(Step[S], Generic[S, O]):
@@ -98,6 +110,7 @@ class ActivityStep(Step[S], Generic[S, O]):
         self.undo_mode: Final = policy.undo_mode
         self.undo_timeout: Final = policy.undo_timeout
         self.undo_retry: Final = policy.undo_retry
+        self.repeats: Final = policy.repeats
         self.terminal: Final = policy.terminal
         self.as_terminal: Final = policy.as_terminal
         self.concurrency: Final = policy.concurrency

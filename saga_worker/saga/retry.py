@@ -40,6 +40,21 @@ class OnTimeout(StrEnum):
     CONTINUE = "continue"  # the flow goes on behind it
 
 
+class OnUndoFailed(StrEnum):
+    """What happens to older effects when an undo has no try left; it asks for attention either way."""
+
+    GO_ON = "go_on"  # they are undone without it
+    STOP = "stop"  # they wait until it is settled
+
+
+class OnExhausted(StrEnum):
+    """What a saga does when it is to be rolled back to a savepoint once more than that allows."""
+
+    COMPENSATE = "compensate"
+    PAUSE = "pause"  # for an operator, who resumes it with as many tries as at first, or has it taken back
+    FAIL = "fail"  # it ends, and what it has done stays
+
+
 @dataclass(frozen=True, slots=True)
 class Compensate:
     """Verdict: leave the flow and undo what was done or is unknown, newest first; the saga ends `compensated`.

@@ -27,7 +27,7 @@ from saga_worker.saga.messages import (
     undone_model,
     wire_types,
 )
-from saga_worker.saga.retry import OnTimeout, Retry, Undo, Verdict
+from saga_worker.saga.retry import OnExhausted, OnTimeout, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
 from saga_worker.saga.source import check_handler, checked_name, returned_class, step_name, where_called
 from saga_worker.saga.source import where as place_of
@@ -89,6 +89,28 @@ class Reminder:
     source: str
 
 
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Whether a step, and its undo, may be repeated when it may have worked; `declared` are the retries given."""
+
+    step: bool = True
+    undo: bool = True
+    declared: tuple[Retry | None, Retry | None] = (None, None)
+
+    def of(self, *, is_undo: bool) -> bool:
+        return self.undo if is_undo else self.step
+
+    @property
+    def idle_retries(self) -> tuple[str, ...]:
+        """The arguments that say how to repeat what must not be."""
+        names = (("retry", self.step), ("undo_retry", self.undo))
+        given = zip(names, self.declared, strict=True)
+        return tuple(name for (name, may), retry in given if not may and retry is not None and retry.attempts != 1)
+
+
+REPEATABLE: Final = Repeats()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandPolicy:
     """Bounds of a command and of its undo."""
@@ -99,6 +121,7 @@ class CommandPolicy:
     undo_mode: Undo
     undo_timeout: timedelta
     undo_retry: Retry
+    repeats: Repeats = REPEATABLE
 
 
 class CommandOf(Step[S], Generic[S, Kc]):
@@ -116,6 +139,7 @@ class CommandOf(Step[S], Generic[S, Kc]):
         self.undo_mode: Final = policy.undo_mode
         self.undo_timeout: Final = policy.undo_timeout
         self.undo_retry: Final = policy.undo_retry
+        self.repeats: Final = policy.repeats
         self.replies: Final = reply_models(self.command_model)
         self.rejections: Final = rejection_models(self.command_model)
         self.on_reply: Callable[[S, Any], Verdict] | None = None
@@ -271,12 +295,15 @@ class SleepStep(Step[S], Generic[S]):
 class SavepointStep(Step[S], Generic[S]):
     """A place in the flow that a saga may be rolled back to, `times` times."""
 
-    def __init__(self, name: str, times: int, *, source: str) -> None:
+    def __init__(
+        self, name: str, times: int, on_exhausted: OnExhausted = OnExhausted.COMPENSATE, *, source: str
+    ) -> None:
         self.id: Final = checked_name(name, "savepoint", source=source)
         self.source: Final = source
         if times < 1:
             raise DefinitionError(f"{source}: savepoint {name}: times is {times}; give at least 1.")
         self.times: Final = times
+        self.on_exhausted: Final = on_exhausted
 
 
 class EmitStep(Step[S], Generic[S]):

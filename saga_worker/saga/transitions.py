@@ -64,13 +64,15 @@ TRANSITIONS: Final[dict[tuple[Status | None, Status], str]] = {
     (Status.PAUSED, Status.WAITING): "resumed while waiting",
     (Status.PAUSED, Status.COMPENSATING): "resumed while undoing, or taken back by an operator",
     (Status.PAUSED, Status.COMPENSATED): "taken back by an operator, or resumed, with nothing (left) to undo",
-    (Status.RUNNING, Status.PAUSED): "paused by an operator",
-    (Status.WAITING, Status.PAUSED): "paused by an operator",
+    (Status.RUNNING, Status.PAUSED): "paused by an operator or by the definition",
+    (Status.WAITING, Status.PAUSED): "paused by an operator or by the definition",
     (Status.COMPENSATING, Status.PAUSED): "paused by an operator",
-    (Status.RUNNING, Status.FAILED): "ended by an operator",
-    (Status.WAITING, Status.FAILED): "ended by an operator",
+    (Status.RUNNING, Status.FAILED): "ended by an operator or by the definition",
+    (Status.WAITING, Status.FAILED): "ended by an operator or by the definition",
     (Status.COMPENSATING, Status.FAILED): "ended by an operator",
     (Status.PAUSED, Status.FAILED): "ended by an operator",
+    (Status.FAILED, Status.RUNNING): "retried by an operator, in a saga without compensation",
+    (Status.FAILED, Status.WAITING): "retried by an operator, in a saga without compensation",
 }
 
 

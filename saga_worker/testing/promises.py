@@ -36,7 +36,7 @@ from saga_worker.saga.inputs import (
 )
 from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance
 from saga_worker.saga.own_work import ActivityStep, Answered, LocalStep
-from saga_worker.saga.retry import Undo
+from saga_worker.saga.retry import OnUndoFailed, Undo
 from saga_worker.saga.rows import InboxRow, Role, RowState
 from saga_worker.saga.steps import CommandOf, EmitStep, SavepointStep, SleepStep, Step, WaitStep
 from saga_worker.saga.transitions import TRANSITIONS, Status
@@ -200,7 +200,7 @@ class WatchedSaga(OneSaga):
         new = [c for c in after.progress.commands.values() if c.seq > (before.seq if before else 0)]
         forward = [c.seq for c in new if c.kind is CommandKind.FORWARD]
         forward += [effect.seq for effect in decided.sent if isinstance(effect, PublishEvent)]
-        if before is not None and (before.status in BACK or before.status.is_final):
+        if before is not None and (before.status in BACK or before.status.is_final) and not before.stands_still:
             _hold(not forward, "I9: something forward on the way back", forward)
         elif after.status in BACK:  # a loop without rounds left turns back where something was just begun
             undos = [c.seq for c in new if c.kind is CommandKind.UNDO]
@@ -277,7 +277,7 @@ class WatchedSaga(OneSaga):
 
     def _check_reason_to_move(self, instance: Instance) -> None:
         """I8, for every open step and every effect that has to be taken back. A paused saga waits for its operator."""
-        if self.is_paused():
+        if self.stands_still():
             return
         timers, attention = instance.progress.timers, instance.progress.attention
         for step_id, seq in instance.progress.active.items():
@@ -285,6 +285,8 @@ class WatchedSaga(OneSaga):
         commands = instance.progress.commands
         going_back = [c for c in commands.values() if self.goes_back(instance, c)]
         in_hand = [c for c in going_back if self.is_undone_soon(instance, c)]
+        if self.saga.on_undo_failed is OnUndoFailed.STOP:  # older ones wait for what waits for an operator
+            in_hand += [c for c in going_back if f"undo_failed: {c.step}" in attention and c not in in_hand]
         waiting = [c for c in going_back if c not in in_hand and self._is_fresh(instance, c)]
         while turn := next((c for c in waiting if any(not self.are_apart(c, other) for other in in_hand)), None):
             waiting.remove(turn)  # its turn comes after that of one that is in hand
@@ -325,11 +327,13 @@ class WatchedSaga(OneSaga):
         _hold(
             ("dead_letter" in progress.attention) is self.is_behind_dead(), "I8: dead letter and list differ", instance
         )
+        if instance.stands_still:
+            return
         if instance.status.is_final or instance.status is Status.COMPENSATING:
             _hold(not progress.active, "a saga that is over has open steps", progress.active)
             moot = {entry.partition(": ")[0] for entry in progress.attention} & OF_THE_WAY_ON
             _hold(not moot, "attention for what is moot", moot)
-        elif not self.is_paused():
+        else:
             _hold(bool(progress.active), "I8: nothing is open, and the saga is", instance)
             is_back = any(isinstance(self.saga.steps[step_id], SavepointStep) for step_id in progress.active)
             has_work = is_back or any(seq is not None for seq in progress.active.values())
@@ -384,12 +388,12 @@ class WatchedSaga(OneSaga):
         is_after_start = first is not None and row.id > first
         return row.role is not Role.OPERATOR and is_never_early and is_after_start and row.id not in self.out_of_turn
 
-    def is_paused(self) -> bool:
-        return self.instance is not None and self.instance.status is Status.PAUSED
+    def stands_still(self) -> bool:
+        return self.instance is not None and self.instance.stands_still
 
     def is_blocked(self) -> bool:
         """Only an operator can help."""
-        return self.is_paused() or self.is_behind_dead()
+        return self.stands_still() or self.is_behind_dead()
 
     def is_behind_dead(self) -> bool:
         dead = self.in_state(RowState.DEAD)
@@ -409,7 +413,7 @@ class WatchedSaga(OneSaga):
 
     def _is_left(self) -> bool:
         """What a failed saga has done stays, by an operator's word."""
-        return self.instance is not None and self.instance.status is Status.FAILED
+        return self.instance is not None and self.instance.status is Status.FAILED and not self.stands_still()
 
     def goes_back(self, instance: Instance, record: CommandRecord) -> bool:
         """What went wrong, or has lost a join, goes back; in a saga that goes on nothing else does."""
@@ -446,7 +450,8 @@ class WatchedSaga(OneSaga):
         waiting = self.in_state(RowState.READY, RowState.HELD)
         if self.instance is None:
             return not waiting
-        is_at_rest = self.instance.status.is_final and self.instance.unsettled == 0 and not self.instance.attention
+        is_final = self.instance.status.is_final and not self.stands_still()
+        is_at_rest = is_final and self.instance.unsettled == 0 and not self.instance.attention
         return is_at_rest and not waiting
 
     def check_losers(self) -> None:

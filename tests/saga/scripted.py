@@ -17,7 +17,9 @@ from saga_worker import (
     Complete,
     Event,
     Message,
+    OnExhausted,
     OnTimeout,
+    OnUndoFailed,
     Retry,
     Rollback,
     Saga,
@@ -158,10 +160,10 @@ def mend(maker: str) -> None:
 def line(
     name: str = "line", *, deadline: timedelta | None = None, review_timeout: timedelta | None = TWO_DAYS,
     on_timeout: OnTimeout = OnTimeout.COMPENSATE, undo_b: Undo = Undo.STRICT, pivoted: bool = True,
-    retry_q: Retry | None = None,
+    retry_q: Retry | None = None, on_undo_failed: OnUndoFailed = OnUndoFailed.GO_ON, compensate: bool = True,
 ) -> Saga[State]:  # fmt: skip
     """a (hybrid, 3 tries) → b (strict) → review, if the start says so → p (the pivot) → late wait? → q → told."""
-    saga = Saga(name, state=State, deadline=deadline)
+    saga = Saga(name, state=State, deadline=deadline, on_undo_failed=on_undo_failed, compensate=compensate)
 
     @saga.starts_on(Begun, key=lambda e: e.key)
     def begun(event: Begun) -> State:
@@ -253,10 +255,10 @@ def line(
 
 def waits(
     name: str = "waits", *, pivot_on: Literal["wait", "emit", "none"] = "none", timeout: timedelta | None = None,
-    on_timeout: OnTimeout = OnTimeout.COMPENSATE,
+    on_timeout: OnTimeout = OnTimeout.COMPENSATE, compensate: bool = True,
 ) -> Saga[State]:  # fmt: skip
     """told → first (a wait) → a → second (a wait for the same event), with a deadline of ten days."""
-    saga = Saga(name, state=State, deadline=days(10))
+    saga = Saga(name, state=State, deadline=days(10), compensate=compensate)
 
     @saga.starts_on(Begun, key=lambda e: e.key)
     def begun(event: Begun) -> State:
@@ -310,13 +312,15 @@ def waits(
 
 
 def forked(
-    name: str = "forked", *, join: Join = "all", looped: bool = False, pivoted: bool = True, marked: bool = False
-) -> Saga[State]:
+    name: str = "forked", *, join: Join = "all", looped: bool = False, pivoted: bool = True, marked: bool = False,
+    on_exhausted: OnExhausted = OnExhausted.COMPENSATE, on_undo_failed: OnUndoFailed = OnUndoFailed.GO_ON,
+    compensate: bool = True,
+) -> Saga[State]:  # fmt: skip
     """a → nap → b beside c beside review; then p (the pivot) and told. Looped: all of that until b was there twice.
 
     Marked: a savepoint stands before all that.
     """
-    saga = Saga(name, state=State, deadline=days(10))
+    saga = Saga(name, state=State, deadline=days(10), on_undo_failed=on_undo_failed, compensate=compensate)
     _starts_and_ends(saga, has_mark=marked)
     a, b, c = _command_a(saga), _command_b(saga), _command_c(saga)
     nap = saga.sleep("nap", lambda state: minutes(3) if state.review else minutes(0))
@@ -343,7 +347,7 @@ def forked(
     fork = parallel([a, nap, b], c, review, join=join)
     begin = repeat_until(lambda state: state.seen.count("b") > 1, fork, times=3, name="again") if looped else fork
     rest = (begin, pivot(p) if pivoted else p, told)
-    saga.flow(*((saga.savepoint("mark", times=2), *rest) if marked else rest))
+    saga.flow(*((saga.savepoint("mark", times=2, on_exhausted=on_exhausted), *rest) if marked else rest))
     return saga
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saga_worker import OnTimeout, Retry, Saga, Undo, days, hours, minutes, seconds
+from saga_worker import OnExhausted, OnTimeout, OnUndoFailed, Retry, Saga, Undo, days, hours, minutes, seconds
 from tests.saga.acts import Act, Answer, Batched, Broken, Event, Nonsense, Operator, Suspect, Time, histories, play
 from tests.saga.scripted import BROKEN, State, forked, line, waits
 from tests.saga.world import World
@@ -32,6 +32,12 @@ SAGAS: dict[str, Saga[State]] = {
     "loop of races": forked(join="any", looped=True),
     "savepoint": forked(marked=True, pivoted=False),
     "savepoint before a race": forked(join="any", marked=True),
+    "savepoint that pauses": forked(marked=True, pivoted=False, on_exhausted=OnExhausted.PAUSE),
+    "undos wait": line(undo_b=Undo.HYBRID, pivoted=False, on_undo_failed=OnUndoFailed.STOP),
+    "race whose undos wait": forked(join="any", on_undo_failed=OnUndoFailed.STOP),
+    "forward only": line(undo_b=Undo.NONE, pivoted=False, deadline=days(5), compensate=False),
+    "race forward only": forked(join="any", pivoted=False, compensate=False),
+    "waits forward only": waits(timeout=hours(30), compensate=False),
 }
 
 

@@ -76,7 +76,7 @@ class World:
 
 def trip_saga(
     world: World, *, retry: Retry | None = None, timeout: float = 60.0, undo: Undo = Undo.HYBRID,
-    concurrency: int | None = None, handles_failure: bool = False,
+    concurrency: int | None = None, handles_failure: bool = False, repeatable: bool = True,
 ) -> Saga[Trip]:  # fmt: skip
     """A fare is asked, a seat is taken (and given back), then the ticket is printed."""
     saga = Saga("trip", state=Trip, deadline=timedelta(days=1))
@@ -98,7 +98,9 @@ def trip_saga(
     def priced(trip: Trip, fare: Fare) -> None:
         trip.cents = fare.cents
 
-    @saga.activity(timeout=timedelta(seconds=timeout), retry=retry, undo=undo, concurrency=concurrency)
+    @saga.activity(
+        timeout=timedelta(seconds=timeout), retry=retry, undo=undo, concurrency=concurrency, repeatable=repeatable
+    )
     async def seat(trip: Trip, ctx: ActivityContext) -> Seat:
         return Seat(number=await world.call("seat", ctx))
 

@@ -413,6 +413,40 @@ async def test_a_worker_that_ends_gives_back_what_still_runs(database_url: str) 
     assert len({ctx.idempotency_key for step, ctx in world.calls if step == "seat"}) == 1
 
 
+async def test_what_must_not_be_repeated_is_not_begun_anew_after_a_worker_has_ended(database_url: str) -> None:
+    """features: 49"""
+    world = World()
+    gate = Gate()
+    world.ends["seat"] = gate
+    saga = trip_saga(world, retry=Retry.fixed(5, timedelta(0)), repeatable=False)
+    async with stages(database_url, saga) as s:
+        await s.store(ASKED)
+        await gate.entered.wait()
+        await s.activities.stop(0.05)
+        assert gate.was_cancelled
+        world.ends.clear()
+    async with stages(database_url, saga) as s:
+        await s.until_status("compensated")
+
+    assert world.names().count("seat") == 1
+    assert world.names()[-1] == "free"  # it may have worked, so it is taken back
+
+
+async def test_what_must_not_be_repeated_is_not_run_again_when_it_raises(database_url: str) -> None:
+    """features: 49"""
+    world = World()
+
+    async def refused(step: str, ctx: ActivityContext) -> str:
+        raise ConnectionError("refused")
+
+    world.ends["seat"] = refused
+    async with stages(database_url, trip_saga(world, retry=Retry.fixed(5, timedelta(0)), repeatable=False)) as s:
+        await s.store(ASKED)
+        await s.until_status("compensated")
+
+    assert world.names().count("seat") == 1
+
+
 async def test_a_worker_that_ends_waits_for_what_is_nearly_done(database_url: str) -> None:
     world = World()
     gate = Gate("2B")

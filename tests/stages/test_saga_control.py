@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import BaseModel
 
-from saga_worker import Command, Event, Saga, UndoOf, days, minutes, pivot
+from saga_worker import Command, Event, Message, Rejected, Saga, UndoOf, days, minutes, pivot
 from saga_worker.admin import operator_request
 from saga_worker.admin.operator_request import Request, Target
 from saga_worker.saga.messages import Done
@@ -53,9 +53,9 @@ class Order(BaseModel):
     order: str
 
 
-def shop(*, pivoted: bool = False) -> Saga[Order]:
+def shop(*, pivoted: bool = False, compensate: bool = True) -> Saga[Order]:
     """reserve → charge → ship, each with its undo, or with ship as the pivot."""
-    saga = Saga("account", state=Order, deadline=days(1))  # the name that the harness claims for
+    saga = Saga("account", state=Order, deadline=days(1), compensate=compensate)  # the name that the harness claims for
     saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order))
 
     @saga.command("stock", timeout=minutes(1))
@@ -104,8 +104,8 @@ class Shop:
     async def has_sent_last(self, type_: str) -> None:
         await eventually(lambda: self.h.sent[-1].type == type_)
 
-    async def answer(self, seq: int) -> None:
-        await self.h.store(reply(Done(), command_id(ref_of("account", "7"), seq), "7", message_id=f"r{seq}"))
+    async def answer(self, seq: int, message: Message | None = None) -> None:
+        await self.h.store(reply(message or Done(), command_id(ref_of("account", "7"), seq), "7", message_id=f"r{seq}"))
 
     async def status(self) -> tuple[object, object]:
         (saga,) = await self.h.query("SELECT status, reason FROM saga_worker.v_saga")
@@ -119,9 +119,11 @@ class Shop:
 
 
 @asynccontextmanager
-async def at_ship(database_url: str, run: Run, *, pivoted: bool = False) -> AsyncIterator[Shop]:
+async def at_ship(
+    database_url: str, run: Run, *, pivoted: bool = False, compensate: bool = True
+) -> AsyncIterator[Shop]:
     """Two steps are done, the third is asked for."""
-    async with harness(database_url, shop(pivoted=pivoted)) as h:  # type: ignore[arg-type]  # of another state
+    async with harness(database_url, shop(pivoted=pivoted, compensate=compensate)) as h:  # type: ignore[arg-type]  # of another state
         h.pool.start()
         try:
             told = Shop(h, run)
@@ -278,6 +280,24 @@ async def test_a_timer_that_has_fired_since_it_was_looked_at_is_left_alone(run: 
         found = await operator_request.outcomes(told.h.database, ids, wait_seconds=30)
 
         assert found == {"timer_not_armed": 1}
+
+
+async def test_a_saga_without_compensation_fails_and_is_retried(run: Run, database: str) -> None:
+    """features: 18"""
+    async with at_ship(database, run, compensate=False) as told:
+        no = await told.operate("compensate", "account/7", "--why", "a mistake")
+        assert no.code == 1 and "never takes anything back" in no.err
+        await told.answer(3, Rejected(reason="closed"))
+        await told.becomes("failed")
+        (failed,) = await told.h.query("SELECT finished_at FROM saga_worker.v_saga")
+        assert failed["finished_at"] is not None
+        assert await told.h.query("SELECT FROM saga_worker.wake") == []
+
+        assert (await told.operate("retry", "account/7")).code == 0
+        await told.has_sent("reserve", "charge", "ship", "ship")
+        assert await told.status() == ("running", None)
+        await told.answer(4)
+        await told.becomes("completed")
 
 
 @pytest.mark.parametrize("command", ["compensate", "cancel"])

@@ -58,6 +58,8 @@ class Parcel(BaseModel):
 
 
 parcels = Saga("parcels", state=Parcel)
+no_mode = Saga("parcels", state=Parcel, on_undo_failed="stop")  # error: a name of OnUndoFailed
+parcels.savepoint("front", on_exhausted=True)  # error: a name of OnExhausted
 
 
 @parcels.command("hotel", timeout=minutes(1))

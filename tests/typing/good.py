@@ -20,7 +20,9 @@ from saga_worker import (
     Event,
     KeyKind,
     Message,
+    OnExhausted,
     OnTimeout,
+    OnUndoFailed,
     Query,
     Retry,
     Saga,
@@ -201,7 +203,14 @@ class Fare(BaseModel):
     cents: int
 
 
-@booking.activity(timeout=seconds(10), retry=Retry.exponential(5), undo=Undo.HYBRID, terminal=(ValueError,))
+def forward_only() -> Step[Trip]:
+    forward = Saga("forward", state=Trip, compensate=False, on_undo_failed=OnUndoFailed.STOP)
+    return forward.savepoint("front", times=3, on_exhausted=OnExhausted.PAUSE)
+
+
+@booking.activity(
+    timeout=seconds(10), retry=Retry.exponential(5), undo=Undo.HYBRID, terminal=(ValueError,), undo_repeatable=False
+)
 async def price(trip: Trip, ctx: ActivityContext) -> Fare:
     if ctx.attempt > 3:
         raise TerminalError(f"{ctx.idempotency_key} of {ctx.saga_key} until {ctx.deadline}", may_have_worked=True)
@@ -236,7 +245,9 @@ async def write_down(trip: Trip, session: AsyncSession) -> Verdict:
     return Compensate("no")
 
 
-@booking.command("tickets", timeout=hours(1), retry=Retry.none(), undo=Undo.NONE)
+@booking.command(
+    "tickets", timeout=hours(1), retry=Retry.none(), undo=Undo.NONE, repeatable=False, undo_repeatable=True
+)
 def send(trip: Trip) -> SendTickets:
     return SendTickets(trip=trip.trip)
 

@@ -187,8 +187,10 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
             forward.enter_again(draft, step_id, event_taken)
         case Undo(reason) if draft.saga.lives_on:  # what followed from its last event; the entity itself goes on
             return _carry_out(draft, RollBack(HOME, reason))
-        case Undo(reason):
+        case Undo(reason) if draft.saga.compensate:
             undo.begin(draft, reason)
+        case Undo(reason):
+            forward.stand_failed(draft, reason)
         case Finish(reason):
             forward.complete(draft, reason)
         case Fail(reason):

@@ -27,7 +27,6 @@ from saga_worker.saga.instance import Awaited, CommandKind, CommandRecord, Fate
 from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.retry import Compensate
 from saga_worker.saga.steps import CommandOf
-from saga_worker.saga.transitions import Status
 
 LATE = "late_reply"
 
@@ -141,7 +140,7 @@ def _late_rejection(draft: Draft, record: CommandRecord) -> Next:
 def _undone(draft: Draft, record: CommandRecord) -> Next:
     assert record.undoes is not None
     is_wanted = draft.must_be_undone(draft.commands[record.undoes])
-    if is_wanted or draft.status is Status.FAILED:
+    if is_wanted or draft.has_failed_for_good:
         draft.mark_undone(record.undoes)
     return Proceed() if is_wanted else Stay(LATE)
 
@@ -164,9 +163,11 @@ def _given_up(draft: Draft, record: CommandRecord, said: Said) -> Next:
     """An activity has no attempt left, and it may have worked."""
     if not draft.is_awaited(record):
         return Stay(LATE)
-    if not draft.past_pivot:
+    if not draft.past_pivot and draft.saga.compensate:
         return Undo(said.why)
     draft.give_up(record)
+    if not draft.past_pivot:
+        return Undo(said.why)
     draft.attend(NO_ANSWER, record.step)
     return Stay()
 
@@ -174,7 +175,7 @@ def _given_up(draft: Draft, record: CommandRecord, said: Said) -> Next:
 def _nothing_more(draft: Draft, record: CommandRecord) -> Next:
     """Nobody is left who could answer: an undo, or a strict step that the saga has given up."""
     draft.give_up(record)
-    if draft.status is Status.FAILED:
+    if draft.has_failed_for_good:
         return Stay(LATE)
     if record.kind is CommandKind.UNDO:
         if record.undoes is None or not draft.must_be_undone(draft.commands[record.undoes]):

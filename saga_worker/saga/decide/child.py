@@ -96,6 +96,9 @@ def _take_back(draft: Draft, asked: ParentAsked) -> Next:
         case Status.COMPENSATING:
             draft.parent = replace(parent, asked=asked.id)
             return Stay()
+        case _ if not draft.saga.compensate:
+            family.tell(draft, parent.definition, asked.id, REFUSED, "nothing of it is ever taken back")
+            return Stay()
         case _ if draft.past_pivot:
             family.tell(draft, parent.definition, asked.id, REFUSED, "it is past its pivot")
             return Stay("after_pivot")

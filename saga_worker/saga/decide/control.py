@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from saga_worker.saga.decide.next import Fail, Leave, Next, Proceed, Stay, Undo
-from saga_worker.saga.draft import UNSETTLED_EXPIRED, Draft
+from saga_worker.saga.draft import ROLLBACKS_EXHAUSTED, UNSETTLED_EXPIRED, Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.flow import IDLE
 from saga_worker.saga.inputs import CancelActivity, Ignored
@@ -34,7 +34,7 @@ def apply(draft: Draft, command: str, arguments: Mapping[str, object]) -> Next:
     if command == "mark_undone":
         return _mark_undone(draft, arguments)
     assert draft.status is not None
-    if draft.status.is_final:
+    if draft.status.is_final and not (command == "cancel" and draft.stands_still):
         return Ignored("saga_finished")
     match command:
         case "compensate":
@@ -61,6 +61,8 @@ def _compensate(draft: Draft, why: str) -> Next:
         return Ignored("compensating")
     if draft.past_pivot:
         return Ignored("after_pivot")
+    if not draft.saga.compensate:
+        return Ignored("no_compensation")
     return Undo(f"taken back by an operator: {why}")
 
 
@@ -77,6 +79,9 @@ def _resume(draft: Draft) -> Next:
     if draft.status is not Status.PAUSED:
         return Ignored("not_paused")
     if draft.active:
+        for step_id in draft.active:
+            draft.lift(step_id, ROLLBACKS_EXHAUSTED)
+        draft.reason = None
         draft.go_on()
     else:
         draft.become(Status.COMPENSATING)

@@ -7,11 +7,12 @@ from typing import assert_never
 
 from saga_worker.saga import flow
 from saga_worker.saga.children import EachStep, SubsagaStep
-from saga_worker.saga.decide.next import Next, Undo
+from saga_worker.saga.decide.next import Fail, Next, Undo
 from saga_worker.saga.draft import DEADLINE, EVERY, ROUNDS_EXHAUSTED, SLEEP, WAIT, WAIT_EXPIRED, Draft
 from saga_worker.saga.instance import CommandKind, Mark, Taken
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.placed import PlacedStep
+from saga_worker.saga.second_start import BEGINS_AGAIN
 from saga_worker.saga.steps import CommandOf, EmitStep, SavepointStep, SleepStep, WaitStep
 from saga_worker.saga.transitions import Status
 
@@ -62,6 +63,17 @@ def complete(draft: Draft, reason: str | None) -> None:
     draft.become(Status.COMPLETED, reason=reason)
 
 
+def stand_failed(draft: Draft, reason: str) -> None:
+    """The saga ends where it stands. Its steps stay open: an operator may have it try again from there.
+
+    Not where somebody goes on without it: a parent, or a new run of its key.
+    """
+    if draft.parent is not None or draft.saga.second_start in BEGINS_AGAIN:
+        fail(draft, reason)
+    else:
+        draft.become(Status.FAILED, reason=reason)
+
+
 def fail(draft: Draft, reason: str) -> None:
     """The end, leaving what was done: nothing more is sent, run, undone or watched. Late answers are recorded."""
     draft.leave_flow()
@@ -80,7 +92,8 @@ def _open(draft: Draft, step_ids: Sequence[str], *, over: Sequence[str] = ()) ->
         moved = _after(draft, ended.pop(0), pending)
         if moved.exhausted is not None:
             if not draft.past_pivot:
-                return Undo(f"the loop {moved.exhausted} has gone through all its rounds")
+                reason = f"the loop {moved.exhausted} has gone through all its rounds"
+                return Undo(reason) if draft.saga.compensate else Fail(reason)  # no step is left that could try again
             draft.attend(ROUNDS_EXHAUSTED, moved.exhausted)
         for branch in moved.lost:
             draft.withdraw(branch.since, branch.steps)

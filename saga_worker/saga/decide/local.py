@@ -5,7 +5,7 @@ from __future__ import annotations
 from saga_worker.saga.commands import Answer
 from saga_worker.saga.decide import answered
 from saga_worker.saga.decide.answered import Said
-from saga_worker.saga.decide.next import Next, Proceed, Stay
+from saga_worker.saga.decide.next import Next, Proceed, Stay, Undo
 from saga_worker.saga.draft import LOCAL, LOCAL_FAILED, UNDO_FAILED, Draft
 from saga_worker.saga.inputs import Ignored, LocalDone, LocalFailed
 from saga_worker.saga.instance import CommandKind
@@ -32,5 +32,7 @@ def apply(draft: Draft, done: LocalDone | LocalFailed) -> Next:
     if delay is not None:
         draft.arm(name, delay, failures=failures)
         return Stay()
+    if not (is_undo or draft.saga.compensate):
+        return Undo(f"{step.id} failed: {done.error}")  # which ends the saga, to be retried from here
     draft.attend(UNDO_FAILED if is_undo else LOCAL_FAILED, step.id)
     return Proceed() if is_undo else Stay()

@@ -5,6 +5,7 @@ What an operator does to the course of a saga stands in `control`, and to its ti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from msgspec.structs import replace
@@ -36,7 +37,7 @@ from saga_worker.saga.draft import (
 )
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import Ignored, OperatorCommand
-from saga_worker.saga.instance import NEVER, CommandKind, Fate
+from saga_worker.saga.instance import NEVER, CommandKind, CommandRecord, Fate
 from saga_worker.saga.steps import WaitStep
 from saga_worker.saga.transitions import Status
 
@@ -59,7 +60,7 @@ def apply(draft: Draft, command: OperatorCommand) -> Next:
         return timer_control.apply(draft, command.type, _arguments(command))
     match command.type:
         case "retry":
-            return Ignored("paused") if draft.status is Status.PAUSED else _retry(draft)
+            return _retry_any(draft)
         case "recheck":
             return Ignored("rechecked")
         case "undeliverable":
@@ -118,6 +119,43 @@ def _worker_killed(draft: Draft, command: OperatorCommand) -> Next:
     return Proceed() if is_undo else Stay()
 
 
+def _retry_any(draft: Draft) -> Next:
+    if draft.status is Status.PAUSED:
+        return Ignored("paused")
+    following = _retry_failed(draft) if draft.stands_still else _retry(draft)
+    if following == Ignored("nothing_to_retry") and any(_unrepeatable(draft)):
+        return Ignored("not_repeatable")
+    return following
+
+
+def _retry_failed(draft: Draft) -> Next:
+    """Where the saga stands, everything that stopped begins again: the failed step, and what waits for nobody.
+
+    A wait, or the deadline, whose time has passed gets all of it once more.
+    """
+    if any(_unrepeatable(draft)):
+        return Ignored("not_repeatable")
+    draft.reason = None
+    draft.go_on()
+    _ask_silent(draft)
+    for step_id, seq in draft.active.items():
+        step = draft.saga.steps[step_id]
+        timeout = step.timeout if isinstance(step, WaitStep) else draft.wait_of(step_id) if seq is None else None
+        if timeout is not None and _is_over(draft, f"{WAIT}:{step_id}"):
+            draft.arm(f"{WAIT}:{step_id}", timeout)
+    if draft.saga.deadline is not None and _is_over(draft, DEADLINE):
+        draft.arm(DEADLINE, draft.saga.deadline)
+    for step_id, seq in draft.active.items():
+        if seq is not None and (record := draft.commands[seq]).fate in (Fate.DONE, Fate.REJECTED):
+            is_allowed = record.fate is Fate.REJECTED or draft.may_repeat(record)
+            return OpenAgain(step_id) if is_allowed else Ignored("not_repeatable")
+    return Proceed()
+
+
+def _is_over(draft: Draft, timer: str) -> bool:
+    return timer not in draft.timers or draft.timers[timer].due_at <= draft.given.now
+
+
 def _retry(draft: Draft) -> Next:
     """Take up again whatever has run out of tries or of time; what can only be known is acknowledged."""
     takers = (_ask_silent, _watch_again, _wait_again, _hurry_failed_timers, _acknowledge)
@@ -133,15 +171,22 @@ def _retry(draft: Draft) -> Next:
 def _ask_silent(draft: Draft) -> bool:
     """Send again, as they are, the commands for which no time-out is armed any more; run own work again."""
     silent = [
-        record
-        for record in list(draft.commands.values())
-        if record.fate is Fate.SENT and draft.is_awaited(record) and not draft.is_under_way(record)
+        record for record in list(draft.commands.values()) if _is_silent(draft, record) and draft.may_repeat(record)
     ]
     for record in silent:
         draft.lift(record.step, *((NO_ANSWER, LOCAL_FAILED) if record.kind is CommandKind.FORWARD else (UNDO_FAILED,)))
         draft.begin_anew(record)
         draft.resend(record)
     return bool(silent)
+
+
+def _is_silent(draft: Draft, record: CommandRecord) -> bool:
+    return record.fate is Fate.SENT and draft.is_awaited(record) and not draft.is_under_way(record)
+
+
+def _unrepeatable(draft: Draft) -> Iterator[CommandRecord]:
+    """What would have to be sent or run again, and must not be: only its answer, or an operator's word, settles it."""
+    return (c for c in draft.commands.values() if _is_silent(draft, c) and not draft.may_repeat(c))
 
 
 def _refused_undos_afresh(draft: Draft) -> bool:

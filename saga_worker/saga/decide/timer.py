@@ -76,7 +76,7 @@ def _no_answer(draft: Draft, seq: int, timer: Timer) -> Next:
         # The same timer, only later: no step arms it, so it keeps the epoch that the journal knows.
         draft.timers[f"{TIMEOUT}:{seq}"] = replace(timer, due_at=draft.given.now + draft.timeout_of(record))
         return Postponed()
-    delay = draft.rest(record, record.attempts)
+    delay = draft.rest(record, record.attempts) if draft.may_repeat(record) else None
     match then := draft.answer(record, Answer.EXHAUSTED if delay is None else Answer.SILENCE):
         case Then.RESEND:
             assert delay is not None

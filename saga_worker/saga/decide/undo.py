@@ -3,15 +3,16 @@
 Steps of different branches did not depend on each other, and their undos do not wait for each other. Also while the
 saga goes on: branches that lost a join. Also after the end: a late success of a step whose saga is over is taken back
 without leaving the final status. An undo that has run out of tries stays on the attention list; the older ones go on
-without it.
+without it, or wait for it, as the definition says.
 """
 
 from __future__ import annotations
 
 from saga_worker.saga import flow
-from saga_worker.saga.decide.next import Next, Undo
-from saga_worker.saga.draft import AFRESH, UNDO_AGAIN, Draft
+from saga_worker.saga.decide.next import Fail, Next, Undo
+from saga_worker.saga.draft import AFRESH, ROLLBACKS_EXHAUSTED, UNDO_AGAIN, Draft
 from saga_worker.saga.instance import CommandKind, CommandRecord, Mark
+from saga_worker.saga.retry import OnExhausted, OnUndoFailed
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.transitions import Status
 
@@ -27,18 +28,28 @@ def begin(draft: Draft, reason: str) -> None:
 
 
 def roll_back(draft: Draft, to: str, reason: str) -> Next | None:
-    """Leave the open steps and stand at the savepoint; returns what happens instead, if it was used up."""
+    """Leave the open steps and stand at the savepoint; returns what happens instead, if it was used up.
+
+    To pause there is to stand at it with all tries ahead, and to take nothing back before an operator resumes.
+    """
     mark, step = draft.savepoints.get(to), draft.saga.steps.get(to)
     if mark is None or not isinstance(step, SavepointStep):
         raise ValueError(f"the saga has passed no savepoint {to}; roll back to one that stands before this step")
-    if mark.used == step.times:
-        return Undo(f"rolled back to {to} {step.times} times already; now: {reason}")
+    is_exhausted = mark.used == step.times
+    if is_exhausted:
+        reason = f"rolled back to {to} {step.times} times already; now: {reason}"
+        if step.on_exhausted is not OnExhausted.PAUSE:
+            return Undo(reason) if step.on_exhausted is OnExhausted.COMPENSATE else Fail(reason)
     draft.withdraw(mark.seq)
     draft.rounds = {}
     draft.active.clear()
     draft.active[to] = None
-    draft.savepoints = {**draft.savepoints, to: Mark(mark.seq, mark.used + 1)}
-    draft.go_on()
+    draft.savepoints = {**draft.savepoints, to: Mark(mark.seq, 0 if is_exhausted else mark.used + 1)}
+    if is_exhausted:
+        draft.attend(ROLLBACKS_EXHAUSTED, to)
+        draft.become(Status.PAUSED, reason=reason)
+    else:
+        draft.go_on()
     return None
 
 
@@ -65,8 +76,10 @@ def proceed(draft: Draft) -> None:
     before = _trying(draft)  # what has to be taken back before those that follow
     for record in pending:
         is_fresh = record.seq not in tried or draft.undo_failures.get(record.seq) == AFRESH
-        if not is_fresh:
-            continue  # under way, or out of tries: then it waits for an operator, and nobody for it
+        if not is_fresh:  # under way, or out of tries: then it waits for an operator
+            if draft.saga.on_undo_failed is OnUndoFailed.STOP:
+                before.append(record)
+            continue
         if not any(_are_ordered(draft, record, other) for other in before):
             take_back(draft, record)
         before.append(record)

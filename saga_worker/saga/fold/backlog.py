@@ -26,12 +26,13 @@ from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
 
 BEHIND_DEAD: Final = "behind_dead"
 PAUSED: Final = "paused"
+FAILED: Final = "failed"
 HANDLER_ERROR: Final = "handler_error"
 WORKER_KILLED: Final = "worker_killed"
 NO_UPGRADE: Final = "no_upgrade"
 BLOCKING: Final = frozenset({HANDLER_ERROR, WORKER_KILLED})  # only what died while being applied blocks its saga
 # Reasons for being held that `fold` judges anew; whoever folds has the definition at hand.
-LIFTED_HERE: Final = frozenset({BEHIND_DEAD, PAUSED, "definition_absent", NO_UPGRADE})
+LIFTED_HERE: Final = frozenset({BEHIND_DEAD, PAUSED, FAILED, "definition_absent", NO_UPGRADE})
 
 
 SAGA_SOURCE: Final = "saga:"  # and the definition: the source of what sagas tell each other

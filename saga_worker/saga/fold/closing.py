@@ -14,7 +14,6 @@ from saga_worker.saga.decide.timer import is_local
 from saga_worker.saga.fold import attention
 from saga_worker.saga.fold.working_copy import WorkingCopy
 from saga_worker.saga.instance import Instance
-from saga_worker.saga.transitions import Status
 
 NOT_NOW: Final = timedelta(seconds=5)  # a due timer that may not fire is looked at again after this
 
@@ -34,7 +33,7 @@ def due_local(instance: Instance | None, now: datetime) -> tuple[int, int] | Non
         return None
     timers = instance.progress.timers.items()
     due = [(timer.due_at, timer.epoch, name) for name, timer in timers if is_local(name) and timer.due_at <= now]
-    if not due or instance.status is Status.PAUSED:
+    if not due or instance.stands_still:
         return None
     _, epoch, name = min(due)
     return int(name.partition(":")[2]), epoch
@@ -56,5 +55,5 @@ def _set_wake(copy: WorkingCopy) -> None:
 
 def _was_blocked(before: Instance | None) -> bool:
     return before is not None and (
-        before.status is Status.PAUSED or attention.DEAD_LETTER in before.progress.attention
+        before.stands_still or attention.DEAD_LETTER in before.progress.attention
     )  # fmt: skip

@@ -12,11 +12,12 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from saga_worker.saga.fold.attention import stop_timer
-from saga_worker.saga.fold.backlog import BEHIND_DEAD, HANDLER_ERROR, PAUSED, WORKER_KILLED, changed, failed
+from saga_worker.saga.fold.backlog import BEHIND_DEAD, FAILED, HANDLER_ERROR, PAUSED, WORKER_KILLED, changed, failed
 from saga_worker.saga.fold.working_copy import WorkingCopy
 from saga_worker.saga.inputs import Applied, Decision, Ignored, Parked, Postponed, Raised, Refused
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
 from saga_worker.saga.second_start import QUEUED
+from saga_worker.saga.transitions import Status
 
 
 def settle(copy: WorkingCopy, row: InboxRow, decision: Decision) -> bool:
@@ -55,11 +56,13 @@ def bury(copy: WorkingCopy, row: InboxRow) -> None:
 
 
 def hold(copy: WorkingCopy, row: InboxRow) -> None:
-    """Behind a dead row or in a paused saga. Without a saga (its start died) the row parks without an end."""
+    """Behind a dead row, or in a saga that stands still. Without one (its start died) the row parks without an end."""
     if copy.instance is None:
         copy.change.rows.append(changed(row, RowState.PARKED, reason=BEHIND_DEAD))
     else:
-        reason = PAUSED if copy.is_paused() else BEHIND_DEAD
+        reason = BEHIND_DEAD
+        if copy.instance.stands_still:
+            reason = PAUSED if copy.instance.status is Status.PAUSED else FAILED
         copy.change.rows.append(changed(row, RowState.HELD, reason=reason))
 
 

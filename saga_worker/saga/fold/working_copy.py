@@ -23,7 +23,6 @@ from saga_worker.saga.lines import Lines
 from saga_worker.saga.moving import Course, move
 from saga_worker.saga.retry import Retry
 from saga_worker.saga.rows import InboxRow, RowState
-from saga_worker.saga.transitions import Status
 
 FIVE_TIMES: Final = Retry.exponential(5)
 
@@ -76,16 +75,16 @@ class WorkingCopy:
         """Whether any row waits for the saga to come where it takes it."""
         return bool(self.parked or self.lines)
 
-    def is_paused(self) -> bool:
-        return self.instance is not None and self.instance.status is Status.PAUSED
+    def stands_still(self) -> bool:
+        return self.instance is not None and self.instance.stands_still
 
     def is_blocked(self) -> bool:
         """Only an operator can help: nothing else is applied, and no timer fires."""
-        return self.is_behind_dead or self.is_paused()
+        return self.is_behind_dead or self.stands_still()
 
     def is_stopped(self) -> bool:
         """Blocked, or behind a row that waits: in this transaction only operators' rows can still be applied."""
-        return self.rows_wait or self.is_behind_dead or self.is_paused()
+        return self.rows_wait or self.is_behind_dead or self.stands_still()
 
     def has_moved(self, before: Instance | None) -> bool:
         """Whether an event that was early at `before` may be due, or too late, now: a step opens, ends or waits."""
