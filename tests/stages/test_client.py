@@ -107,15 +107,18 @@ async def test_a_saga_goes_on_with_the_trace_of_the_call(database_url: str) -> N
             await c.client.start(asked, JobAsked(job="traced"))
             with tracing({"traceparent": "no such thing"}):
                 await c.client.start(asked, JobAsked(job="invalid"))
+            sent = await c.client.signal(saga, JobDone(job="early"))
         await c.client.start(asked, JobAsked(job="none"))
 
         rows = await c.harness.query("SELECT key, trace_id FROM saga_worker.v_saga")
         assert {row["key"]: row["trace_id"] for row in rows} == {"traced": parent[3:35], "invalid": None, "none": None}
-        (sent,) = await c.harness.query(
+        (early,) = await c.harness.query("SELECT trace_id FROM saga_worker.v_inbox WHERE id = $1", sent.row_id)
+        assert early["trace_id"] == parent[3:35]
+        (command,) = await c.harness.query(
             "SELECT convert_from(props, 'UTF8')::jsonb -> 'headers' ->> 'tracestate' AS state FROM saga_worker.outbox"
             " WHERE position('traceparent'::bytea IN props) > 0"
         )
-        assert sent["state"] == "a=1"
+        assert command["state"] == "a=1"
 
 
 # -- idempotency ----------------------------------------------------------------------------------------------------
