@@ -17,6 +17,7 @@ from saga_worker.inbox import NewRow, Verdict
 from saga_worker.saga.definition import Saga, Start
 from saga_worker.saga.messages import Event
 from saga_worker.saga.queries import A, Query
+from saga_worker.saga.results import R
 from saga_worker.saga.routing import Route, canonical_key, ref_of
 from saga_worker.saga.steps import E, S
 from saga_worker.settings import Settings
@@ -59,12 +60,14 @@ class Client:
         await self._database.close()
 
     @overload
-    async def send(self, what: Start[S, E], event: E, *, idempotency_key: str | None = None) -> Run[S]: ...
+    async def send(self, what: Start[S, E, R], event: E, *, idempotency_key: str | None = None) -> Run[S, R]: ...
 
     @overload
-    async def send(self, what: Saga[S], event: Event, *, idempotency_key: str | None = None) -> Run[S]: ...
+    async def send(self, what: Saga[S, R], event: Event, *, idempotency_key: str | None = None) -> Run[S, R]: ...
 
-    async def send(self, what: Start[S, Any] | Saga[S], event: Event, *, idempotency_key: str | None = None) -> Run[S]:
+    async def send(
+        self, what: Start[S, Any, R] | Saga[S, R], event: Event, *, idempotency_key: str | None = None
+    ) -> Run[S, R]:
         """Store a start and wait for nothing: it will be applied, once for an idempotency key, whatever happens here.
 
         `what` is the start as it was declared, so that a type checker knows its event, or its saga. Raises
@@ -74,7 +77,9 @@ class Client:
         saga = what.saga if isinstance(what, Start) else what
         return await self.send_raw(saga, event.wire_type, body_of(saga, event), idempotency_key=idempotency_key)
 
-    async def send_raw(self, saga: Saga[S], type_: str, body: bytes, *, idempotency_key: str | None = None) -> Run[S]:
+    async def send_raw(
+        self, saga: Saga[S, R], type_: str, body: bytes, *, idempotency_key: str | None = None
+    ) -> Run[S, R]:
         """As `send`, with the event as JSON."""
         key = idempotency_key or str(uuid4())
         row = start_row(saga, type_, body, source=self._source, idempotency_key=key, limits=self._limits)
@@ -86,43 +91,43 @@ class Client:
 
     @overload
     async def start(
-        self, what: Start[S, E], event: E, *, idempotency_key: str | None = None, timeout: float = 10.0
-    ) -> Run[S]: ...
+        self, what: Start[S, E, R], event: E, *, idempotency_key: str | None = None, timeout: float = 10.0
+    ) -> Run[S, R]: ...
 
     @overload
     async def start(
-        self, what: Saga[S], event: Event, *, idempotency_key: str | None = None, timeout: float = 10.0
-    ) -> Run[S]: ...
+        self, what: Saga[S, R], event: Event, *, idempotency_key: str | None = None, timeout: float = 10.0
+    ) -> Run[S, R]: ...
 
     async def start(
         self, what: Any, event: Event, *, idempotency_key: str | None = None, timeout: float = 10.0
-    ) -> Run[S]:
+    ) -> Run[S, R]:
         """As `send`, and wait until a worker has accepted the start: from then on there is a saga.
 
         Raises as `send` and `Run.accepted`.
         """
-        run: Run[S] = await self.send(what, event, idempotency_key=idempotency_key)
+        run: Run[S, R] = await self.send(what, event, idempotency_key=idempotency_key)
         await run.accepted(timeout)
         return run
 
     @overload
     async def start_and_wait(
-        self, what: Start[S, E], event: E, *, idempotency_key: str | None = None, timeout: float
-    ) -> Snapshot[S]: ...
+        self, what: Start[S, E, R], event: E, *, idempotency_key: str | None = None, timeout: float
+    ) -> Snapshot[S, R]: ...
 
     @overload
     async def start_and_wait(
-        self, what: Saga[S], event: Event, *, idempotency_key: str | None = None, timeout: float
-    ) -> Snapshot[S]: ...
+        self, what: Saga[S, R], event: Event, *, idempotency_key: str | None = None, timeout: float
+    ) -> Snapshot[S, R]: ...
 
     async def start_and_wait(
         self, what: Any, event: Event, *, idempotency_key: str | None = None, timeout: float
-    ) -> Snapshot[S]:
+    ) -> Snapshot[S, R]:
         """As `send`, and wait until the saga has ended: completed or not. Raises as `send` and `Run.ended`."""
-        run: Run[S] = await self.send(what, event, idempotency_key=idempotency_key)
+        run: Run[S, R] = await self.send(what, event, idempotency_key=idempotency_key)
         return await run.ended(timeout)
 
-    async def get(self, saga: Saga[S], key: str | int | UUID) -> Snapshot[S] | None:
+    async def get(self, saga: Saga[S, R], key: str | int | UUID) -> Snapshot[S, R] | None:
         """The saga of this key as it was last committed; None: there is none (yet, or any more)."""
         ref = ref_of(saga.name, canonical_key(key, saga.key_kind))
         return await read_snapshot(self._database, saga, ref=ref)

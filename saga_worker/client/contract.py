@@ -9,6 +9,7 @@ from typing import Generic
 from uuid import UUID
 
 from saga_worker.saga.errors import SagaWorkerError
+from saga_worker.saga.results import R
 from saga_worker.saga.steps import S
 from saga_worker.saga.transitions import Status
 
@@ -38,8 +39,11 @@ class StillOpen(SagaWorkerError, TimeoutError):
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot(Generic[S]):
-    """A saga as it was last committed. `unsettled`: effects that may stand and that nobody has taken back."""
+class Snapshot(Generic[S, R]):
+    """A saga as it was last committed. `unsettled`: effects that may stand and that nobody has taken back.
+
+    `result`: what the definition declares as `result=…`, once the saga has completed; None without such a declaration.
+    """
 
     saga_id: UUID
     definition: str
@@ -51,6 +55,7 @@ class Snapshot(Generic[S]):
     unsettled: int
     revision: int
     state: S
+    result: R | None
     started_at: datetime
     updated_at: datetime
     finished_at: datetime | None

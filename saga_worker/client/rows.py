@@ -19,7 +19,7 @@ from saga_worker.saga.rows import Role, RowState
 from saga_worker.telemetry import trace_headers
 
 
-def start_of(saga: Saga[Any], type_: str) -> Start[Any, Any]:
+def start_of(saga: Saga[Any], type_: str) -> Start[Any, Any, Any]:
     """How this type of event starts `saga`; raises `StartRefused` when it does not."""
     start = saga.starts.get(type_)
     if start is None:

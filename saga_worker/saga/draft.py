@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 from pydantic import BaseModel
 
-from saga_worker.saga import family
+from saga_worker.saga import family, starters
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.commands import Answer, Then, follow
 from saga_worker.saga.definition import Saga
@@ -30,6 +30,7 @@ from saga_worker.saga.inputs import (
     Outcome,
     Postponed,
     PublishEvent,
+    ReplyToStarter,
     RunActivity,
     SendCommand,
 )
@@ -52,6 +53,7 @@ from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalSte
 from saga_worker.saga.placed import Outputs, PlacedStep, stored_for_call
 from saga_worker.saga.records import at_hand, changeable
 from saga_worker.saga.retry import Undo
+from saga_worker.saga.starters import Starter
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status, move
@@ -128,6 +130,8 @@ class Draft:
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
         self.begun: dict[str, datetime] = {} if progress.begun is UNSET else dict(progress.begun)
         self.since = progress.since
+        self.starters: tuple[Starter, ...] = progress.starters or ()
+        self.result = progress.result
         self.before = None if progress.before is UNSET else bytes(progress.before)
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
@@ -426,6 +430,11 @@ class Draft:
         self.seq += 1
         self.effects.append(PublishEvent(self.seq, step_id, event.wire_type, encode(event), self.trace or None))
 
+    def reply_to(self, queue: str, correlation_id: str, type_: str, body: bytes) -> None:
+        """Answer to whoever waits for the saga; its id is this saga's next number."""
+        self.seq += 1
+        self.effects.append(ReplyToStarter(self.seq, queue, correlation_id, type_, body, self.trace or None))
+
     def step(self, record: CommandRecord) -> Answered:
         """The definition's step that `record` belongs to."""
         step = self.saga.steps[record.step]
@@ -637,7 +646,9 @@ class Draft:
             self._list_again()
         now, before = self.given.now, self.instance
         if self.status.is_final and (self.is_new or not before.status.is_final):
+            starters.keep_result(self, self.status)
             family.tell_end(self, self.status)
+            starters.answer(self, self.status)
         move(None if self.is_new else before.status, self.status)
         outcome = outcome or _APPLIED
         progress = Progress(
@@ -646,6 +657,7 @@ class Draft:
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
             savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
             begun=self.begun or UNSET, items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
+            starters=self.starters or UNSET, result=self.result,
             before=Raw(self.before) if self.before is not None else UNSET,
         )  # fmt: skip
         instance = replace(

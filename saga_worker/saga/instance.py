@@ -14,6 +14,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
+from saga_worker.saga.starters import Starter
 from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status
 
@@ -153,6 +154,8 @@ class Progress(Struct, frozen=True):
     items: dict[int, Items] | UnsetType = UNSET  # seq of a `for_each` -> its children
     parent: Parent | UnsetType = UNSET
     trace: Trace | UnsetType = UNSET
+    starters: tuple[Starter, ...] | UnsetType = UNSET  # who waits for an answer
+    result: Raw | UnsetType = UNSET  # of a completed saga whose definition declares one
     before: Raw | UnsetType = UNSET  # the state of an entity before the event whose round is under way
     # When the first try began of what is retried for some time only: "step:<id>", and "undo:<seq>" of what is undone.
     begun: dict[str, datetime] | UnsetType = UNSET

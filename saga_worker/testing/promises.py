@@ -30,6 +30,7 @@ from saga_worker.saga.inputs import (
     LocalDone,
     LocalFailed,
     PublishEvent,
+    ReplyToStarter,
     RunActivity,
     SendCommand,
     TimerFired,
@@ -56,7 +57,7 @@ class Decided(Struct, frozen=True):
     entry: JournalRow
     before: Instance | None
     after: Instance
-    sent: tuple[SendCommand | PublishEvent, ...]
+    sent: tuple[SendCommand | PublishEvent | ReplyToStarter, ...]
 
 
 class WatchedSaga(OneSaga):

@@ -19,8 +19,8 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from saga_worker.testing.namespaces import Namespace
 
 DESTINATIONS: Final = (
-    "fraud", "inventory", "payment", "shipping", "credit", "serving", "health", "payroll", "accounts", "seats",
-    "hotel", "coaches", "bank",
+    "fraud", "inventory", "payment", "shipping", "credit", "serving", "health", "payroll", "accounts", "packers",
+    "seats", "hotel", "coaches", "bank",
 )  # fmt: skip
 PUBLISHED: Final = (  # by sagas
     "order_shipped", "review_overdue", "model_deployed", "decision_wanted", "claim_paid", "payment_overdue",

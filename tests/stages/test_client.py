@@ -16,7 +16,7 @@ from saga_worker.saga.errors import ConfigurationError, QueryRefused
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.transitions import Status
 from saga_worker.settings import Settings
-from tests.stages.jobs import Job, JobAsked, JobDone, Packed, crew, job_saga
+from tests.stages.jobs import Delivered, Job, JobAsked, JobDone, Packed, crew, delivered, job_saga
 
 
 class Cost(BaseModel):
@@ -81,6 +81,20 @@ async def test_a_program_asks_a_saga_and_sends_it_a_signal(database_url: str) ->
 
         assert early.row_id is not None
         assert (answer, ended.status) == (Cost(cents=5), Status.COMPLETED)
+
+
+async def test_a_declared_result_comes_with_the_end(database_url: str) -> None:
+    """features: L22"""
+    saga, asked = job_saga(result=delivered)
+    async with crew(database_url, saga) as c:
+        run = await c.client.start(asked, JobAsked(job="a", cents=5))
+        open_ = await c.client.get(saga, "a")
+        await c.answer(Packed(box="7"), "a", seq=1)
+        await c.say(JobDone(job="a"))
+        ended = await run.ended(timeout=30)
+
+        assert open_ is not None and open_.result is None
+        assert ended.result == Delivered(box="7", cents=5)
 
 
 async def test_many_wait_at_a_time_with_one_statement_for_a_look(database_url: str, eventually: Eventually) -> None:
