@@ -22,7 +22,7 @@ SPANS: Final = {
     "I": [140, 143, 145, 146],
     "K": range(161, 168),
 }
-BEYOND: Final = [*range(1, 10), 16, 17, 19, 22, 28, 29]
+BEYOND: Final = [*range(1, 10), 16, 17, 19, 22, 28, 29, 30]
 SMALL: Final = """\
 ## A. Some
 
