@@ -226,6 +226,17 @@ def test_the_next_run_begins_by_the_newest_version() -> None:
     assert decision.instance is not None and decision.instance.definition_version == 2
 
 
+@pytest.mark.parametrize(
+    ("policy", "outcome"), [(SecondStart.RESTART, "applied"), (SecondStart.REJECT, "ignored: duplicate_start")]
+)
+def test_a_run_whose_version_is_gone_is_followed_all_the_same(policy: SecondStart, outcome: str) -> None:
+    """features: 55, 80"""
+    test = ended(policy).deploy(saga_of(policy, version=2))
+    test.late_reply(Packed(box="1"), to=Pack).expect_outcome("ignored: saga_finished")
+    test.event(Over(job="j")).expect_outcome("ignored: saga_finished")
+    test.event(SECOND).expect_outcome(outcome)
+
+
 def test_numbered_starts_cannot_be_queued() -> None:
     saga = Saga("job", state=Job, deadline=days(1), second_start=SecondStart.QUEUE)
 
