@@ -48,6 +48,7 @@ class Event(StrEnum):
     DELIVERY_UNREADABLE = "delivery_unreadable"
     DELIVERY_REFUSED = "delivery_refused"
     ROUTES_CHANGED = "routes_changed"
+    DEFINITION_CHANGED = "definition_changed"
     SAGA_ATTENTION = "saga_attention"
     HANDLER_RAISED = "handler_raised"
     ROW_DEAD = "row_dead"

@@ -55,6 +55,10 @@ class Registry:
     def versions(self) -> tuple[tuple[str, int], ...]:
         return tuple(sorted(self._sagas))
 
+    def sagas(self) -> tuple[Saga[Any], ...]:
+        """All versions, in order."""
+        return tuple(saga for _, saga in sorted(self._sagas.items()))
+
     def why_stranded(self, instance: Instance) -> str | None:
         """Why this saga of a version that is not loaded here has no place in one that is; None: nothing upgrades it."""
         way = self.ways.get((instance.definition, instance.definition_version))

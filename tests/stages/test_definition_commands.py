@@ -55,7 +55,7 @@ def test_check_lists_what_a_worker_would_load(run: Run) -> None:
 
     assert ran.code == 0
     assert "step credit has no undo" not in ran.err  # it says undo=Undo.NONE
-    assert "approval_chain 1: 7 steps, started by expense_claimed" in ran.out.splitlines()
+    assert "approval_chain 1: 7 steps, started by expense_claimed, fingerprint " in ran.out
 
 
 def test_check_says_what_is_wrong_and_where_and_how_to_mend_it(run: Run, tmp_path: Path) -> None:
