@@ -3,7 +3,7 @@
     python -m tests.features                         row → state → tests, one line each; --json: one document
     python -m tests.features --mutate 20 --seed 1    breaks one line for each of 20 rows, in a copy of the tree
 
-Reads docs/features.md, the defects of docs/defects.md, and the lines `features: 72, 81; L3, M7` in the docstrings of tests
+Reads docs/features.md, the defects of docs/defects.md, and the lines `features: 72, 81; L3, M7` in docstrings of tests
 (of a module: all its tests), without importing any test. Exits with 1 if a row or a defect has no test, a test names a
 row that no page has, or no test of a row noticed what was broken for it; with 2 if pages, labels or options cannot be
 understood, or tests fail before anything is broken.
