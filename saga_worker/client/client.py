@@ -16,6 +16,7 @@ from saga_worker.client.watch import Watch
 from saga_worker.envelope import EnvelopeLimits
 from saga_worker.inbox import NewRow, Verdict
 from saga_worker.operator_requests import Request
+from saga_worker.queries import TakenEvent
 from saga_worker.saga.definition import Saga, Start
 from saga_worker.saga.messages import Event
 from saga_worker.saga.queries import A, Query
@@ -166,6 +167,13 @@ class Client:
     async def was_undone(self, saga: Saga[Any, Any], key: str | int | UUID, step: str) -> bool:
         """Whether all that this step has done is taken back; False for a step that has done nothing, or no saga."""
         return await operating.was_undone(self._database, saga, key, step)
+
+    async def events(self, saga: Saga[Any], key: str | int | UUID, *, limit: int = 1000) -> list[TakenEvent]:
+        """The events that the saga of this key has taken, oldest first; raises `QueryRefused` when there is none."""
+        ref = ref_of(saga.name, canonical_key(key, saga.key_kind))
+        async with self._database.autocommit() as connection:
+            found = await queries.find(connection, None, ref, name=f"{saga.name}/{key}")
+            return await queries.events(connection, found, limit=limit)
 
     async def _store(self, row: NewRow, route: Route) -> bool:
         """Whether it was there already."""
