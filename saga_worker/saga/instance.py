@@ -191,3 +191,11 @@ class Instance(Struct, frozen=True):
     def next_due(self) -> datetime | None:
         """The earliest armed timer, or None."""
         return min((timer.due_at for timer in self.progress.timers.values()), default=None)
+
+
+def is_over_for_good(instance: Instance) -> bool:
+    """Ended, settled, and of no parent: whatever comes for it can only be too late, or begin the next run of its key.
+
+    So any version of its definition may judge it, also when its own is not loaded any more.
+    """
+    return instance.status.is_final and instance.unsettled == 0 and instance.progress.parent is UNSET

@@ -20,7 +20,7 @@ SPANS: Final = {
     "G": [*range(115, 119), *range(120, 124)],
     "H": range(132, 135),
     "I": [140, 143, 145, 146],
-    "K": range(161, 168),
+    "K": [*range(161, 168), 170],
 }
 BEYOND: Final = [*range(1, 10), 16, 17, 19, 22, 28, 29, 30]
 SMALL: Final = """\

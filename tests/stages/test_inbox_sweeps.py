@@ -14,6 +14,7 @@ from saga_worker.inbox import DeadFilter
 from saga_worker.routes import RouteTable
 from saga_worker.saga.routing import INTERNAL, KeyKind, Route, ref_of
 from saga_worker.saga.rows import Role, RowChange, RowState
+from saga_worker.saga.transitions import Status
 from saga_worker.sql.connection import Database
 from tests.stages.stored_rows import (
     NOW,
@@ -276,6 +277,25 @@ async def test_rows_of_a_definition_that_nobody_runs_are_held_and_freed(database
     async with database.transaction() as conn:
         assert await inbox.free_absent(conn) == [ORDER]
     assert await states(database, ORDER) == [(RowState.READY, None), (RowState.READY, None)]
+
+
+async def test_rows_of_a_saga_that_is_over_for_good_are_for_any_version(database: Database) -> None:
+    """Also what was held while its effects were not settled yet."""
+    await keep(database, saga(status=Status.COMPLETED, finished_at=NOW, unsettled=1))
+    await store(database, row())
+    async with database.transaction() as conn:
+        await workers.register(conn, ["checkout/2", "checkout-later/1"], "host", 1)
+        assert await inbox.hold_absent(conn) == 1
+    assert await states(database, ORDER) == [(RowState.HELD, "definition_absent")]
+
+    await query(database, "UPDATE saga_worker.saga SET unsettled = 0")
+    async with database.transaction() as conn:
+        assert await inbox.free_absent(conn) == [ORDER]
+        assert await inbox.hold_absent(conn) == 0
+
+    await query(database, "UPDATE saga_worker.worker SET definitions = '{checkout-later/1}'")
+    async with database.transaction() as conn:
+        assert await inbox.hold_absent(conn) == 1
 
 
 async def test_a_worker_whose_lease_is_over_runs_nothing(database: Database) -> None:

@@ -9,10 +9,25 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import BaseModel
+from pydantic_core import from_json
 
-from saga_worker import Command, Event, Message, Rejected, Saga, UndoOf, days, minutes, pivot
+from saga_worker import (
+    Command,
+    Event,
+    Message,
+    Rejected,
+    Saga,
+    StepContext,
+    UndoOf,
+    clear_hooks,
+    days,
+    minutes,
+    pivot,
+    register_hooks,
+)
 from saga_worker.admin import operator_request
 from saga_worker.admin.operator_request import Request, Target
+from saga_worker.outbox import EVENTS, OutboxRow
 from saga_worker.saga.messages import Done
 from saga_worker.saga.routing import command_id, ref_of
 from saga_worker.testing import eventually
@@ -53,9 +68,11 @@ class Order(BaseModel):
     order: str
 
 
-def shop(*, pivoted: bool = False, compensate: bool = True) -> Saga[Order]:
+def shop(*, pivoted: bool = False, compensate: bool = True, lifecycle: bool = False) -> Saga[Order]:
     """reserve → charge → ship, each with its undo, or with ship as the pivot."""
-    saga = Saga("account", state=Order, deadline=days(1), compensate=compensate)  # the name that the harness claims for
+    saga = Saga(  # of the name that the harness claims for
+        "account", state=Order, deadline=days(1), compensate=compensate, lifecycle=lifecycle
+    )
     saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order))
 
     @saga.command("stock", timeout=minutes(1))
@@ -99,13 +116,19 @@ class Shop:
         return await asyncio.to_thread(self._run, "saga", *arguments, "--actor", "ann", "--json")
 
     async def has_sent(self, *types: str) -> None:
-        await eventually(lambda: [sent.type for sent in self.h.sent] == list(types))
+        await eventually(lambda: [sent.type for sent in self.commands()] == list(types))
 
     async def has_sent_last(self, type_: str) -> None:
-        await eventually(lambda: self.h.sent[-1].type == type_)
+        await eventually(lambda: self.commands()[-1].type == type_)
 
-    async def answer(self, seq: int, message: Message | None = None) -> None:
-        await self.h.store(reply(message or Done(), command_id(ref_of("account", "7"), seq), "7", message_id=f"r{seq}"))
+    def commands(self) -> list[OutboxRow]:
+        return [sent for sent in self.h.sent if sent.destination != EVENTS]
+
+    async def answer(self, number: int, message: Message | None = None) -> None:
+        """To the command that went out as number so many."""
+        await eventually(lambda: len(self.commands()) >= number)
+        sent = self.commands()[number - 1]
+        await self.h.store(reply(message or Done(), sent.message_id, "7", message_id=f"r{number}"))
 
     async def status(self) -> tuple[object, object]:
         (saga,) = await self.h.query("SELECT status, reason FROM saga_worker.v_saga")
@@ -120,10 +143,11 @@ class Shop:
 
 @asynccontextmanager
 async def at_ship(
-    database_url: str, run: Run, *, pivoted: bool = False, compensate: bool = True
+    database_url: str, run: Run, *, pivoted: bool = False, compensate: bool = True, lifecycle: bool = False
 ) -> AsyncIterator[Shop]:
     """Two steps are done, the third is asked for."""
-    async with harness(database_url, shop(pivoted=pivoted, compensate=compensate)) as h:  # type: ignore[arg-type]  # of another state
+    saga = shop(pivoted=pivoted, compensate=compensate, lifecycle=lifecycle)
+    async with harness(database_url, saga) as h:  # type: ignore[arg-type]  # of another state
         h.pool.start()
         try:
             told = Shop(h, run)
@@ -298,6 +322,58 @@ async def test_a_saga_without_compensation_fails_and_is_retried(run: Run, databa
         assert await told.status() == ("running", None)
         await told.answer(4)
         await told.becomes("completed")
+
+
+async def test_hooks_are_called_once_after_the_commit_and_break_nothing(
+    run: Run, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """features: 133"""
+    told: list[tuple[str, str, str | None]] = []
+
+    def executed(context: StepContext) -> None:
+        told.append(("executed", context.step, None))
+        raise ConnectionError("nobody listens")
+
+    register_hooks(
+        step_executed=executed,
+        compensation_triggered=lambda c: told.append(("triggered", c.step, c.original_error)),
+        compensation_completed=lambda c: told.append(("completed", c.step, c.original_error)),
+    )
+    try:
+        async with at_ship(database, run) as at:
+            assert told == [("executed", "reserve", None), ("executed", "charge", None)]
+            await at.operate("mark-undone", "account/7", "charge")
+            await at.operate("compensate", "account/7", "--why", "a mistake")
+            await at.answer(4)
+            await at.answer(5)
+            await at.becomes("compensated")
+            await eventually(lambda: len(told) == 7)
+    finally:
+        clear_hooks()
+
+    why = "taken back by an operator: a mistake"
+    assert told[2:] == [
+        ("completed", "charge", None), ("triggered", "ship", why), ("completed", "ship", why),
+        ("triggered", "reserve", why), ("completed", "reserve", why),
+    ]  # fmt: skip
+    raised = [record for record in caplog.records if record.message == "hook_raised"]
+    assert [record.__dict__["step"] for record in raised] == ["reserve", "charge"]
+
+
+async def test_the_life_of_a_saga_is_published_to_the_exchange_with_its_steps(run: Run, database: str) -> None:
+    """features: 134"""
+    async with at_ship(database, run, lifecycle=True) as told:
+        await told.answer(3)
+        await told.becomes("completed")
+
+        await eventually(lambda: len([sent for sent in told.h.sent if sent.destination == EVENTS]) == 2)
+        events = [sent for sent in told.h.sent if sent.destination == EVENTS]
+        rows = await told.h.query("SELECT unnest(sent_ids) AS id FROM saga_worker.v_journal")
+    assert [(event.exchange, event.routing_key, event.mandatory) for event in events] == [
+        ("saga.events", "account.started", False), ("saga.events", "account.completed", False),
+    ]  # fmt: skip
+    assert from_json(events[1].body)["key"] == "7"
+    assert {event.message_id for event in events} <= {row["id"] for row in rows}
 
 
 @pytest.mark.parametrize("command", ["compensate", "cancel"])
