@@ -117,7 +117,7 @@ def checkout(tmp_path: Path, database: str) -> str:
 
 
 def test_the_command_line_asks_without_waiting_for_a_lock(run: Run, database: str, checkout: str) -> None:
-    """features: 70, 143"""
+    """features: 70, 143; M19"""
 
     async def beside_a_lock(connection: asyncpg.Connection) -> None:
         async with connection.transaction():
