@@ -23,6 +23,7 @@ from saga_worker.admin.options import (
     wait_option,
     why_option,
 )
+from saga_worker.admin.saga_events import events
 from saga_worker.admin.saga_query import query
 from saga_worker.admin.saga_signal import signal
 from saga_worker.admin.saga_start import start
@@ -79,7 +80,7 @@ def saga() -> None:
     """Start, signal, list, show and ask sagas, try them again, and take their course in hand."""
 
 
-for command in (start, signal, query, *saga_control.COMMANDS, timer_commands.timer):
+for command in (start, signal, query, events, *saga_control.COMMANDS, timer_commands.timer):
     saga.add_command(command)
 
 

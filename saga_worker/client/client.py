@@ -14,6 +14,7 @@ from saga_worker.client.snapshots import read_snapshot
 from saga_worker.client.watch import Watch
 from saga_worker.envelope import EnvelopeLimits
 from saga_worker.inbox import NewRow, Verdict
+from saga_worker.queries import TakenEvent
 from saga_worker.saga.definition import Saga, Start
 from saga_worker.saga.messages import Event
 from saga_worker.saga.queries import A, Query
@@ -144,6 +145,13 @@ class Client:
         """What a saga answers to this query now, as it was last committed; raises `QueryRefused`, `QueryFailed`."""
         async with self._database.autocommit() as connection:
             return await queries.ask(connection, query, key)
+
+    async def events(self, saga: Saga[Any], key: str | int | UUID, *, limit: int = 1000) -> list[TakenEvent]:
+        """The events that the saga of this key has taken, oldest first; raises `QueryRefused` when there is none."""
+        ref = ref_of(saga.name, canonical_key(key, saga.key_kind))
+        async with self._database.autocommit() as connection:
+            found = await queries.find(connection, None, ref, name=f"{saga.name}/{key}")
+            return await queries.events(connection, found, limit=limit)
 
     async def _store(self, row: NewRow, route: Route) -> bool:
         """Whether it was there already."""
