@@ -35,6 +35,7 @@ SECTIONS = {
     "saga.definition": "Sagas",
     "saga.routing": "Sagas",
     "saga.second_start": "Sagas",
+    "saga.entity": "Sagas",
     "saga.steps": "Steps: commands, waits, sleeps, events",
     "saga.own_work": "Steps that do their own work",
     "saga.activity": "Activities for many sagas",

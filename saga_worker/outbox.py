@@ -16,7 +16,7 @@ import asyncpg
 from pydantic_core import to_json
 
 from saga_worker.saga.changes import SagaChange
-from saga_worker.saga.inputs import MESSAGES, PublishEvent, SendCommand
+from saga_worker.saga.inputs import MESSAGES, PublishEvent, ReplyToStarter, SendCommand
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.routing import command_id, reply_queue
 from saga_worker.sql import storable
@@ -129,9 +129,13 @@ async def postpone(conn: Connection, keys: Iterable[Key], owner: int, error: str
     return await conn.execute("outbox_postpone", refs, seqs, owner, storable(error), float(delay))
 
 
-def _row(saga: Instance, effect: SendCommand | PublishEvent, namespace: str, app_id: str, replies_to: str) -> OutboxRow:
+def _row(
+    saga: Instance, effect: SendCommand | PublishEvent | ReplyToStarter, namespace: str, app_id: str, replies_to: str
+) -> OutboxRow:
     message_id = command_id(saga.ref, effect.seq)
-    headers = {"saga-id": str(saga.saga_id), "saga-name": saga.definition, "saga-step": effect.step}
+    headers = {"saga-id": str(saga.saga_id), "saga-name": saga.definition}
+    if not isinstance(effect, ReplyToStarter):
+        headers["saga-step"] = effect.step
     if effect.trace is not None:
         headers |= effect.trace.headers
     properties: dict[str, Any] = {
@@ -156,6 +160,11 @@ def _row(saga: Instance, effect: SendCommand | PublishEvent, namespace: str, app
             headers["saga-key"] = saga.key  # events of one saga stay in order for whoever takes them
             destination, exchange = EVENTS, f"{namespace}.events"
             routing_key, mandatory = effect.type, False
+        case ReplyToStarter():
+            properties["correlation_id"] = effect.correlation_id
+            # Who does not wait any more has most often taken the queue away: then nobody wants to hear of it.
+            destination, exchange = effect.reply_to, ""
+            routing_key, mandatory = effect.reply_to, False
         case _ as never:
             assert_never(never)
     return OutboxRow(

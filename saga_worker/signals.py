@@ -25,6 +25,7 @@ from saga_worker.saga.registry import Registry
 from saga_worker.saga.routing import KeyKind, Route, canonical_key, ref_of, resolve_pointer
 from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql.connection import Connection, Database
+from saga_worker.telemetry import trace_headers
 from saga_worker.wake_up import tell
 
 SOURCE: Final = "signal"
@@ -108,7 +109,7 @@ def _row(
     saga: Saga[Any], entry: Entry, type_: str, body: bytes, message_id: str, source: str, limits: EnvelopeLimits
 ) -> NewRow:
     route = Route(saga.name, saga.version, type_, Role.EVENT, entry.pointer, saga.key_kind)
-    properties = Properties(message_id=message_id, app_id=source, type=type_)
+    properties = Properties(message_id=message_id, app_id=source, type=type_, headers=trace_headers())
     delivery = Delivery(body, properties, "", type_, redelivered=False, delivery_tag=0, queue=Source.INBOX)
     [row] = read(delivery, RouteTable(0, {type_: [route]}), limits)
     if row.state is RowState.DEAD:

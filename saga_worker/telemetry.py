@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
 from enum import StrEnum
 from functools import partial
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from saga_worker import __version__
+
+if TYPE_CHECKING:
+    from saga_worker.saga.trace import Trace
 
 PACKAGE_LOGGER: Final = "saga_worker"
 NAMESPACE: Final = "saga_worker"  # before the name of each metric
@@ -45,8 +48,10 @@ class Event(StrEnum):
     DELIVERY_UNREADABLE = "delivery_unreadable"
     DELIVERY_REFUSED = "delivery_refused"
     ROUTES_CHANGED = "routes_changed"
+    DEFINITION_CHANGED = "definition_changed"
     SAGA_ATTENTION = "saga_attention"
     HANDLER_RAISED = "handler_raised"
+    HOOK_RAISED = "hook_raised"
     ROW_DEAD = "row_dead"
     ROW_SUSPECT = "row_suspect"
     OUTBOX_REFUSED = "outbox_refused"
@@ -83,6 +88,14 @@ class Field(StrEnum):
 
 # The id of the trace for which the author's code runs in this task; `configure_logging` puts it into each line.
 trace_of_logs: Final[ContextVar[str | None]] = ContextVar("trace_of_logs", default=None)
+# The trace of what a program sends to sagas meanwhile, without a broker; `client.tracing` sets it.
+trace_of_call: Final[ContextVar[Trace | None]] = ContextVar("trace_of_call", default=None)
+
+
+def trace_headers() -> dict[str, Any]:
+    """The headers of what is sent now by a call; empty outside of any trace."""
+    trace = trace_of_call.get()
+    return dict(trace.headers) if trace is not None else {}
 
 
 class Metrics:

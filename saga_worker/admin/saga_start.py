@@ -119,7 +119,8 @@ def _tell_the_end(run: Run[Any], ended: Snapshot[Any], *, as_json: bool) -> None
 
     document = {
         "saga": str(run), "saga_id": ended.saga_id, "status": ended.status.label, "reason": ended.reason,
-        "unsettled": ended.unsettled, "state": ended.state.model_dump(mode="json"),
+        "unsettled": ended.unsettled, "result": None if ended.result is None else ended.result.model_dump(mode="json"),
+        "state": ended.state.model_dump(mode="json"),
     }  # fmt: skip
     print_document(document, as_json=as_json)
     if not ended.is_completed:

@@ -7,6 +7,7 @@ from typing import Any, Self, overload
 from uuid import UUID, uuid4
 
 from saga_worker import inbox, queries, signals
+from saga_worker.client import operating
 from saga_worker.client.contract import Snapshot, StartRefused
 from saga_worker.client.rows import body_of, route_of, start_row
 from saga_worker.client.run import Run
@@ -14,9 +15,12 @@ from saga_worker.client.snapshots import read_snapshot
 from saga_worker.client.watch import Watch
 from saga_worker.envelope import EnvelopeLimits
 from saga_worker.inbox import NewRow, Verdict
+from saga_worker.operator_requests import Request
+from saga_worker.queries import TakenEvent
 from saga_worker.saga.definition import Saga, Start
 from saga_worker.saga.messages import Event
 from saga_worker.saga.queries import A, Query
+from saga_worker.saga.results import R
 from saga_worker.saga.routing import Route, canonical_key, ref_of
 from saga_worker.saga.steps import E, S
 from saga_worker.settings import Settings
@@ -59,12 +63,14 @@ class Client:
         await self._database.close()
 
     @overload
-    async def send(self, what: Start[S, E], event: E, *, idempotency_key: str | None = None) -> Run[S]: ...
+    async def send(self, what: Start[S, E, R], event: E, *, idempotency_key: str | None = None) -> Run[S, R]: ...
 
     @overload
-    async def send(self, what: Saga[S], event: Event, *, idempotency_key: str | None = None) -> Run[S]: ...
+    async def send(self, what: Saga[S, R], event: Event, *, idempotency_key: str | None = None) -> Run[S, R]: ...
 
-    async def send(self, what: Start[S, Any] | Saga[S], event: Event, *, idempotency_key: str | None = None) -> Run[S]:
+    async def send(
+        self, what: Start[S, Any, R] | Saga[S, R], event: Event, *, idempotency_key: str | None = None
+    ) -> Run[S, R]:
         """Store a start and wait for nothing: it will be applied, once for an idempotency key, whatever happens here.
 
         `what` is the start as it was declared, so that a type checker knows its event, or its saga. Raises
@@ -74,7 +80,9 @@ class Client:
         saga = what.saga if isinstance(what, Start) else what
         return await self.send_raw(saga, event.wire_type, body_of(saga, event), idempotency_key=idempotency_key)
 
-    async def send_raw(self, saga: Saga[S], type_: str, body: bytes, *, idempotency_key: str | None = None) -> Run[S]:
+    async def send_raw(
+        self, saga: Saga[S, R], type_: str, body: bytes, *, idempotency_key: str | None = None
+    ) -> Run[S, R]:
         """As `send`, with the event as JSON."""
         key = idempotency_key or str(uuid4())
         row = start_row(saga, type_, body, source=self._source, idempotency_key=key, limits=self._limits)
@@ -86,43 +94,43 @@ class Client:
 
     @overload
     async def start(
-        self, what: Start[S, E], event: E, *, idempotency_key: str | None = None, timeout: float = 10.0
-    ) -> Run[S]: ...
+        self, what: Start[S, E, R], event: E, *, idempotency_key: str | None = None, timeout: float = 10.0
+    ) -> Run[S, R]: ...
 
     @overload
     async def start(
-        self, what: Saga[S], event: Event, *, idempotency_key: str | None = None, timeout: float = 10.0
-    ) -> Run[S]: ...
+        self, what: Saga[S, R], event: Event, *, idempotency_key: str | None = None, timeout: float = 10.0
+    ) -> Run[S, R]: ...
 
     async def start(
         self, what: Any, event: Event, *, idempotency_key: str | None = None, timeout: float = 10.0
-    ) -> Run[S]:
+    ) -> Run[S, R]:
         """As `send`, and wait until a worker has accepted the start: from then on there is a saga.
 
         Raises as `send` and `Run.accepted`.
         """
-        run: Run[S] = await self.send(what, event, idempotency_key=idempotency_key)
+        run: Run[S, R] = await self.send(what, event, idempotency_key=idempotency_key)
         await run.accepted(timeout)
         return run
 
     @overload
     async def start_and_wait(
-        self, what: Start[S, E], event: E, *, idempotency_key: str | None = None, timeout: float
-    ) -> Snapshot[S]: ...
+        self, what: Start[S, E, R], event: E, *, idempotency_key: str | None = None, timeout: float
+    ) -> Snapshot[S, R]: ...
 
     @overload
     async def start_and_wait(
-        self, what: Saga[S], event: Event, *, idempotency_key: str | None = None, timeout: float
-    ) -> Snapshot[S]: ...
+        self, what: Saga[S, R], event: Event, *, idempotency_key: str | None = None, timeout: float
+    ) -> Snapshot[S, R]: ...
 
     async def start_and_wait(
         self, what: Any, event: Event, *, idempotency_key: str | None = None, timeout: float
-    ) -> Snapshot[S]:
+    ) -> Snapshot[S, R]:
         """As `send`, and wait until the saga has ended: completed or not. Raises as `send` and `Run.ended`."""
-        run: Run[S] = await self.send(what, event, idempotency_key=idempotency_key)
+        run: Run[S, R] = await self.send(what, event, idempotency_key=idempotency_key)
         return await run.ended(timeout)
 
-    async def get(self, saga: Saga[S], key: str | int | UUID) -> Snapshot[S] | None:
+    async def get(self, saga: Saga[S, R], key: str | int | UUID) -> Snapshot[S, R] | None:
         """The saga of this key as it was last committed; None: there is none (yet, or any more)."""
         ref = ref_of(saga.name, canonical_key(key, saga.key_kind))
         return await read_snapshot(self._database, saga, ref=ref)
@@ -139,6 +147,33 @@ class Client:
         """What a saga answers to this query now, as it was last committed; raises `QueryRefused`, `QueryFailed`."""
         async with self._database.autocommit() as connection:
             return await queries.ask(connection, query, key)
+
+    async def compensate(self, saga: Saga[Any, Any], key: str | int | UUID, *, why: str, timeout: float = 10.0) -> None:
+        """Have a running saga taken back, as `saga-worker saga compensate` does; returns when a worker has begun to.
+
+        Raises `NotTaken` when it cannot be (past its pivot, ended, not there), `NotDecided` when no worker has decided
+        in time.
+        """
+        wanted = Request("compensate")
+        await operating.ask(self._database, saga, key, wanted, actor=self._source, why=why, timeout=timeout)
+
+    async def mark_undone(
+        self, saga: Saga[Any, Any], key: str | int | UUID, step: str, *, why: str, timeout: float = 10.0
+    ) -> None:
+        """Say that what this step did was taken back outside: its undo is not sent (again). Raises as `compensate`."""
+        wanted = Request("mark_undone", {"step": step})
+        await operating.ask(self._database, saga, key, wanted, actor=self._source, why=why, timeout=timeout)
+
+    async def was_undone(self, saga: Saga[Any, Any], key: str | int | UUID, step: str) -> bool:
+        """Whether all that this step has done is taken back; False for a step that has done nothing, or no saga."""
+        return await operating.was_undone(self._database, saga, key, step)
+
+    async def events(self, saga: Saga[Any], key: str | int | UUID, *, limit: int = 1000) -> list[TakenEvent]:
+        """The events that the saga of this key has taken, oldest first; raises `QueryRefused` when there is none."""
+        ref = ref_of(saga.name, canonical_key(key, saga.key_kind))
+        async with self._database.autocommit() as connection:
+            found = await queries.find(connection, None, ref, name=f"{saga.name}/{key}")
+            return await queries.events(connection, found, limit=limit)
 
     async def _store(self, row: NewRow, route: Route) -> bool:
         """Whether it was there already."""

@@ -9,6 +9,7 @@ from typing import Generic
 from uuid import UUID
 
 from saga_worker.saga.errors import SagaWorkerError
+from saga_worker.saga.results import R
 from saga_worker.saga.steps import S
 from saga_worker.saga.transitions import Status
 
@@ -29,6 +30,14 @@ class StartRefused(SagaWorkerError):
         self.reason = reason
 
 
+class NotTaken(SagaWorkerError):
+    """The caller's: the saga does not take what was asked of it, and has not changed. `reason` is the code."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
 class NotDecided(SagaWorkerError, TimeoutError):
     """Nobody's: the start is stored, but no worker has decided about it in time. It is not lost; ask again later."""
 
@@ -38,8 +47,11 @@ class StillOpen(SagaWorkerError, TimeoutError):
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot(Generic[S]):
-    """A saga as it was last committed. `unsettled`: effects that may stand and that nobody has taken back."""
+class Snapshot(Generic[S, R]):
+    """A saga as it was last committed. `unsettled`: effects that may stand and that nobody has taken back.
+
+    `result`: what the definition declares as `result=…`, once the saga has completed; None without such a declaration.
+    """
 
     saga_id: UUID
     definition: str
@@ -51,6 +63,7 @@ class Snapshot(Generic[S]):
     unsettled: int
     revision: int
     state: S
+    result: R | None
     started_at: datetime
     updated_at: datetime
     finished_at: datetime | None

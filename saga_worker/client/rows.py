@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from saga_worker.client.contract import StartRefused
-from saga_worker.client.tracing import current_trace
-from saga_worker.envelope import Delivery, EnvelopeLimits, FieldValue, Properties, Source, read
+from saga_worker.envelope import Delivery, EnvelopeLimits, Properties, Source, read
 from saga_worker.inbox import NewRow
 from saga_worker.routes import RouteTable
 from saga_worker.saga.definition import Saga, Start
@@ -17,9 +16,10 @@ from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.messages import Event, decode, encode
 from saga_worker.saga.routing import Route
 from saga_worker.saga.rows import Role, RowState
+from saga_worker.telemetry import trace_headers
 
 
-def start_of(saga: Saga[Any], type_: str) -> Start[Any, Any]:
+def start_of(saga: Saga[Any], type_: str) -> Start[Any, Any, Any]:
     """How this type of event starts `saga`; raises `StartRefused` when it does not."""
     start = saga.starts.get(type_)
     if start is None:
@@ -47,9 +47,7 @@ def start_row(
 ) -> NewRow:
     """The row; its message id is the idempotency key."""
     route = route_of(saga, type_)
-    trace = current_trace.get()
-    headers: dict[str, FieldValue] = dict(trace.headers) if trace is not None else {}
-    properties = Properties(message_id=idempotency_key, app_id=source, type=type_, headers=headers)
+    properties = Properties(message_id=idempotency_key, app_id=source, type=type_, headers=trace_headers())
     delivery = Delivery(body, properties, "", type_, redelivered=False, delivery_tag=0, queue=Source.INBOX)
     [row] = read(delivery, RouteTable(0, {type_: [route]}), limits)
     if row.state is RowState.DEAD:

@@ -10,18 +10,19 @@ from saga_worker.client.contract import Accepted, NotDecided, Snapshot, StartRef
 from saga_worker.client.snapshots import read_snapshot
 from saga_worker.client.watch import StartRow, Watch
 from saga_worker.saga.definition import Saga
+from saga_worker.saga.results import R
 from saga_worker.saga.second_start import DUPLICATE_START, JOINED, QUEUED
 from saga_worker.saga.steps import S
 from saga_worker.sql.connection import Database
 
 
-class Run(Generic[S]):
+class Run(Generic[S, R]):
     """What `Client.send` and `Client.start` give back. `is_repeat`: this idempotency key was used before, so that this
     is the run of the first start with it.
     """
 
     def __init__(
-        self, database: Database, watch: Watch, saga: Saga[S], *, key: str, idempotency_key: str, dedup: UUID,
+        self, database: Database, watch: Watch, saga: Saga[S, R], *, key: str, idempotency_key: str, dedup: UUID,
         is_repeat: bool,
     ) -> None:  # fmt: skip
         self.saga = saga
@@ -44,7 +45,7 @@ class Run(Generic[S]):
             ) from None
         return self._judged(row)
 
-    async def ended(self, timeout: float) -> Snapshot[S]:
+    async def ended(self, timeout: float) -> Snapshot[S, R]:
         """The saga when it has ended, however it did. Raises `StartRefused`, or `StillOpen` after `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):

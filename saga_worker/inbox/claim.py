@@ -16,6 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from saga_worker.saga.rows import InboxRow, Role, RowState
+from saga_worker.saga.starters import stored_reply_to
 from saga_worker.saga.trace import stored_trace
 from saga_worker.sql.connection import Connection
 
@@ -136,5 +137,6 @@ def _row(record: asyncpg.Record) -> InboxRow:
         received_at=record["received_at"],
         body=record["body"],
         sequence=record["sequence"],
-        trace=None if record["traced"] is None else stored_trace(record["traced"]),
+        trace=None if record["wanted_props"] is None else stored_trace(record["wanted_props"]),
+        reply_to=None if record["wanted_props"] is None else stored_reply_to(record["wanted_props"]),
     )

@@ -17,6 +17,7 @@ from saga_worker import inbox
 from saga_worker.inbox import NewRow
 from saga_worker.orchestrator.contract import Advanced
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
+from saga_worker.saga.starters import stored_reply_to
 from saga_worker.saga.trace import stored_trace
 
 FreshRows: TypeAlias = dict[UUID, list[InboxRow]]
@@ -64,6 +65,7 @@ def _as_read(row: NewRow, id_: int, now: datetime) -> InboxRow:
         role=row.role, ref=row.ref, saga_key=row.saga_key, correlation_id=row.correlation_id, state=RowState.READY,
         reason=None, suspect=False, attempts=0, crashes=0, first_failed_at=None, next_at=None, expires_at=None,
         received_at=now, body=row.body, trace=stored_trace(row.props),
+        reply_to=stored_reply_to(row.props) if row.role is Role.EVENT else None,
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from saga_worker.saga.own_work import (
 )
 from saga_worker.saga.placed import Outputs, PlacedStep, place
 from saga_worker.saga.queries import A, Query
+from saga_worker.saga.results import R, Result
 from saga_worker.saga.retry import OnExhausted, OnTimeout, OnUndoFailed, Retry, Undo, Verdict
 from saga_worker.saga.routing import KeyKind
 from saga_worker.saga.second_start import SecondStart
@@ -66,10 +67,10 @@ P = TypeVar("P", bound=BaseModel)  # the output of an earlier step
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Start(Generic[S, E]):
+class Start(Generic[S, E, R]):
     """An event that starts a saga; the handler makes its first state. Called, it is its handler."""
 
-    saga: Saga[S]
+    saga: Saga[S, R]
     model: type[E]
     key: Callable[[E], str | int | UUID]
     pointer: str
@@ -93,10 +94,10 @@ class On:
     source: str
 
 
-Entry: TypeAlias = "Start[Any, Any] | On | Arm"
+Entry: TypeAlias = "Start[Any, Any, Any] | On | Arm"
 
 
-class Saga(Generic[S]):
+class Saga(Generic[S, R]):
     """A saga over state `S`, a pydantic model that survives JSON.
 
     `name` and `version` stand in every stored saga. `deadline` bounds a whole run: then the saga compensates, past the
@@ -118,12 +119,16 @@ class Saga(Generic[S]):
         on_undo_failed: OnUndoFailed = OnUndoFailed.GO_ON,
         second_start: SecondStart = SecondStart.REJECT,
         internal: bool = False,
+        lifecycle: bool = False,
+        result: Callable[[S], R] | None = None,
     ) -> None:
         """With `compensate=False` a saga that cannot go on ends failed, keeps what it has done, and can be retried.
 
-        `on_undo_failed` says whether older effects are undone beside an undo that has no try left.
+        `on_undo_failed` says whether older effects are undone beside an undo that has no try left. With
+        `lifecycle=True` the saga publishes events when it has begun or ended, and when it needs attention.
         """
         self.compensate: Final = compensate
+        self.lifecycle: Final = lifecycle
         self.on_undo_failed: Final = on_undo_failed
         self.source: Final = where_called()
         self.name: Final = checked_name(name, "saga", source=self.source)
@@ -134,7 +139,7 @@ class Saga(Generic[S]):
         self.state_model: Final[type[S]] = state
         self.version: Final = version
         self.deadline: Final = checked_bound(deadline, f"saga {name}: deadline", source=self.source)
-        self.starts: Final[dict[str, Start[S, Any]]] = {}
+        self.starts: Final[dict[str, Start[S, Any, R]]] = {}
         self.handlers: Final[dict[str, On]] = {}
         self.sequences: Final[dict[str, str | None]] = {}  # wire type -> pointer to its number, if it is numbered
         self.arms: Final[dict[str, list[Arm]]] = {}
@@ -146,6 +151,7 @@ class Saga(Generic[S]):
         self._is_checked = False
         self.second_start: Final = second_start
         self.internal: Final = internal
+        self.result: Final[Result[R] | None] = None if result is None else Result(result, saga=self.name)
         self._key_kind = key_kind
         self._flow: Flow[S] | None = None
 
@@ -176,14 +182,14 @@ class Saga(Generic[S]):
 
     def starts_on(
         self, event: type[E], *, key: Callable[[E], str | int | UUID], sequence: Callable[[E], int] | None = None
-    ) -> Callable[[Callable[[E], S]], Start[S, E]]:
+    ) -> Callable[[Callable[[E], S]], Start[S, E, R]]:
         """An event that starts a saga for its key; the function makes the first state. Clients name it as the start.
 
         `sequence` names the field with which its producer numbers the events of a key, one by one: they are applied
         in that order. The first is 1, or the start's number; one that comes early is parked until its turn.
         """
 
-        def register(handler: Callable[[E], S]) -> Start[S, E]:
+        def register(handler: Callable[[E], S]) -> Start[S, E, R]:
             if isinstance(handler, Start):  # it starts another saga, or on another event, as well
                 handler = handler.handler
             check_handler(handler, "event")

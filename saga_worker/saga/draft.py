@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 from pydantic import BaseModel
 
-from saga_worker.saga import family
+from saga_worker.saga import family, lifecycle, starters
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.commands import Answer, Then, follow
 from saga_worker.saga.definition import Saga
@@ -30,6 +30,7 @@ from saga_worker.saga.inputs import (
     Outcome,
     Postponed,
     PublishEvent,
+    ReplyToStarter,
     RunActivity,
     SendCommand,
 )
@@ -52,6 +53,7 @@ from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalSte
 from saga_worker.saga.placed import Outputs, PlacedStep, stored_for_call
 from saga_worker.saga.records import at_hand, changeable
 from saga_worker.saga.retry import Undo
+from saga_worker.saga.starters import Starter
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status, move
@@ -128,6 +130,8 @@ class Draft:
         self.recorded: dict[int, Recorded] = {} if progress.recorded is UNSET else dict(progress.recorded)
         self.begun: dict[str, datetime] = {} if progress.begun is UNSET else dict(progress.begun)
         self.since = progress.since
+        self.starters: tuple[Starter, ...] = progress.starters or ()
+        self.result = progress.result
         self.before = None if progress.before is UNSET else bytes(progress.before)
         self.effects: list[Effect] = []
         self._state: BaseModel | None = None
@@ -273,7 +277,8 @@ class Draft:
     def _entry(self, step: PlacedStep[Any, Any, Any], event: Taken | None) -> Recorded:
         """What goes in: made by the author, or what went in before that waited, with the event."""
         if event is None:
-            return Recorded(step.make_input(self.state, Outputs(self._outputs())))
+            taken = [r.event for _, r in sorted(self.recorded.items()) if r.event is not None]
+            return Recorded(step.make_input(self.state, Outputs(self._outputs(), taken)))
         before = self._last_entry(step.id)
         assert before is not None
         last = self.recorded[before]
@@ -347,11 +352,14 @@ class Draft:
         open_seq = self.active.get(record.step, NOT_OPEN)
         if open_seq == record.seq or (open_seq is None and self._last_entry(record.step) == record.seq):
             return True
+        is_over = self.status is Status.COMPENSATING or (self.status.is_final and not self.stands_still)
+        if self.saga.reads_outputs and self.recorded[record.seq].event is not None and not is_over:
+            return True
         if record.undone or record.fate is Fate.REJECTED:
             return False
         if step.has_undo and (self.status is not Status.COMPLETED or record.seq in self.withdrawn):
-            return True
-        if self.status is Status.COMPENSATING or self.status.is_final:
+            return not self.has_failed_for_good
+        if is_over:
             return False
         return (step.keeps_output or self.saga.reads_outputs) and last.get(record.step) == record.seq
 
@@ -426,6 +434,11 @@ class Draft:
         _check_made(event, model, step_id)
         self.seq += 1
         self.effects.append(PublishEvent(self.seq, step_id, event.wire_type, encode(event), self.trace or None))
+
+    def reply_to(self, queue: str, correlation_id: str, type_: str, body: bytes) -> None:
+        """Answer to whoever waits for the saga; its id is this saga's next number."""
+        self.seq += 1
+        self.effects.append(ReplyToStarter(self.seq, queue, correlation_id, type_, body, self.trace or None))
 
     def step(self, record: CommandRecord) -> Answered:
         """The definition's step that `record` belongs to."""
@@ -638,7 +651,11 @@ class Draft:
             self._list_again()
         now, before = self.given.now, self.instance
         if self.status.is_final and (self.is_new or not before.status.is_final):
+            starters.keep_result(self, self.status)
             family.tell_end(self, self.status)
+            starters.answer(self, self.status)
+        if self.saga.lifecycle:
+            lifecycle.tell(self)
         move(None if self.is_new else before.status, self.status)
         outcome = outcome or _APPLIED
         progress = Progress(
@@ -647,6 +664,7 @@ class Draft:
             sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
             savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
             begun=self.begun or UNSET, items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
+            starters=self.starters or UNSET, result=self.result,
             before=Raw(self.before) if self.before is not None else UNSET,
         )  # fmt: skip
         instance = replace(

@@ -47,6 +47,7 @@ class Entity(Saga[S]):
 
     @property
     def flow_root(self) -> Flow[S]:
+        """What follows from an event; nothing as long as `flow` was not called."""
         return self._flow if self._flow is not None else self._without_steps
 
     def on(

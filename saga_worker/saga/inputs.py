@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.retry import Verdict
+from saga_worker.saga.starters import Starter
 from saga_worker.saga.trace import Trace
 
 
@@ -26,6 +27,7 @@ class EventArrived(Struct, frozen=True):
     body: bytes
     source: str = ""
     trace: Trace | None = None
+    starter: Starter | None = None  # who asks for an answer when the saga has ended
 
 
 class ReplyArrived(Struct, frozen=True):
@@ -236,12 +238,24 @@ class TellParent(Struct, frozen=True):
     body: bytes
 
 
-MESSAGES: Final = (SendCommand, PublishEvent)  # the effects that go through the outbox
+class ReplyToStarter(Struct, frozen=True):
+    """An answer to somebody who has started this saga: straight to the queue `reply_to`."""
+
+    seq: int
+    reply_to: str
+    correlation_id: str
+    type: str
+    body: bytes
+    trace: Trace | None = None
+
+
+MESSAGES: Final = (SendCommand, PublishEvent, ReplyToStarter)  # the effects that go through the outbox
 OF_ACTIVITIES: Final = (RunActivity, CancelActivity, MoveActivity)
 OF_CHILDREN: Final = (StartChildren, MoreChildren, UndoChildren, TellParent)
 Effect = (
     SendCommand
     | PublishEvent
+    | ReplyToStarter
     | RunActivity
     | CancelActivity
     | MoveActivity

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
+from saga_worker.saga.starters import Starter
 from saga_worker.saga.trace import Trace
 from saga_worker.saga.transitions import Status
 
@@ -153,10 +154,18 @@ class Progress(Struct, frozen=True):
     items: dict[int, Items] | UnsetType = UNSET  # seq of a `for_each` -> its children
     parent: Parent | UnsetType = UNSET
     trace: Trace | UnsetType = UNSET
+    starters: tuple[Starter, ...] | UnsetType = UNSET  # who waits for an answer
+    result: Raw | UnsetType = UNSET  # of a completed saga whose definition declares one
     before: Raw | UnsetType = UNSET  # the state of an entity before the event whose round is under way
     # When the first try began of what is retried for some time only: "step:<id>", and "undo:<seq>" of what is undone.
     begun: dict[str, datetime] | UnsetType = UNSET
     since: int | UnsetType = UNSET  # the last number of the runs of this key before this one
+
+    def was_undone(self, step: str) -> bool:
+        """Whether the step has done something, and all of that is taken back."""
+        done = [c for c in self.commands.values() if c.step == step and c.kind is CommandKind.FORWARD]
+        done = [c for c in done if c.undone or c.fate in (Fate.DONE, Fate.UNKNOWN)]
+        return bool(done) and all(c.undone for c in done)
 
 
 class Instance(Struct, frozen=True):
@@ -188,3 +197,11 @@ class Instance(Struct, frozen=True):
     def next_due(self) -> datetime | None:
         """The earliest armed timer, or None."""
         return min((timer.due_at for timer in self.progress.timers.values()), default=None)
+
+
+def is_over_for_good(instance: Instance) -> bool:
+    """Ended, settled, and of no parent: whatever comes for it can only be too late, or begin the next run of its key.
+
+    So any version of its definition may judge it, also when its own is not loaded any more.
+    """
+    return instance.status.is_final and instance.unsettled == 0 and instance.progress.parent is UNSET

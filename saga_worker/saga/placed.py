@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, get_origin
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Generic, NamedTuple, NoReturn, Self, TypeAlias, get_origin
 from uuid import UUID
 
 from msgspec import UNSET, Raw
@@ -35,11 +35,27 @@ AddArm: TypeAlias = Callable[[str, Arm], None]
 Number: TypeAlias = Callable[[type[Event], Callable[[Any], int] | None, str], None]
 
 
-class Outputs:
-    """What the reusable activities of one saga have returned so far and nobody has taken back; of a loop the last."""
+class EventTaken(NamedTuple):
+    """An event that a reusable activity waited for and was entered again with."""
 
-    def __init__(self, stored: Mapping[str, Raw]) -> None:
+    type: str
+    payload: dict[str, Any]
+
+
+class Outputs:
+    """What the reusable activities of one saga have returned so far and nobody has taken back; of a loop the last.
+
+    Also, in their order, the events that they were entered again with.
+    """
+
+    def __init__(self, stored: Mapping[str, Raw], events: Sequence[Taken] = ()) -> None:
         self._stored = stored
+        self._events = events
+
+    @property
+    def events(self) -> tuple[EventTaken, ...]:
+        """The oldest first; the payload is JSON, as `event_payload` has it."""
+        return tuple(EventTaken(taken.type, from_json(bytes(taken.body))) for taken in self._events)
 
     def __getitem__(self, step: ActivityStep[Any, O]) -> O:
         """What this step has returned, as its model; raises `LookupError` if there is nothing of it."""

@@ -64,6 +64,7 @@ class InboxRow(Struct, frozen=True):
     body: bytes
     sequence: int | None = None  # of a numbered event that was parked
     trace: Trace | None = None
+    reply_to: str | None = None  # the queue that waits for an answer; of events only
 
 
 class RowChange(Struct, frozen=True):

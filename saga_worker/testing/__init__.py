@@ -13,10 +13,12 @@ from saga_worker.testing.waiting import eventually
 from saga_worker.trial.supervisor import ServerUnavailable
 
 if TYPE_CHECKING:
+    from saga_worker.testing.crash_matrix import CrashMatrix
     from saga_worker.testing.saga_test import SagaTest
 
 __all__ = [
     "Backend",
+    "CrashMatrix",
     "Direction",
     "FaultProxy",
     "Kind",
@@ -29,7 +31,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "SagaTest":  # on first use: the plugin loads this package into everybody's pytest
+    # On first use: the plugin loads this package into everybody's pytest.
+    if name == "CrashMatrix":
+        from saga_worker.testing.crash_matrix import CrashMatrix
+
+        return CrashMatrix
+    if name == "SagaTest":
         from saga_worker.testing.saga_test import SagaTest
 
         return SagaTest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
@@ -94,3 +95,45 @@ async def test_an_internal_saga_is_started_by_a_program_and_not_by_an_event(
     await eventually(is_taken)
     assert str(run) == "job/a"
     assert await records.status("a", "job") == "running"
+
+
+ANSWERED = """
+from saga_worker import SecondStart
+from tests.stages.jobs import delivered, job_saga
+
+job, asked = job_saga(result=delivered, second_start=SecondStart.JOIN)
+"""
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_whoever_asks_for_an_answer_on_the_broker_gets_it(
+    workers: Workers, wire: Wire, records: Records, eventually: Eventually, tmp_path: Path, fast_path: bool
+) -> None:
+    """features: 66; L22"""
+    (tmp_path / "answered.py").write_text(ANSWERED)
+    await workers.start(tmp_path / "answered.py", fast_path=fast_path)
+    mine = await wire.channel.declare_queue(exclusive=True)
+    await wire.publish("job_asked", {"job": "a", "cents": 5}, id="j-1", reply_to=mine.name, correlation_id="c-1")
+    await wire.publish("job_asked", {"job": "a", "cents": 9}, id="j-2", reply_to=mine.name)
+    await wire.publish("job_asked", {"job": "a"}, id="j-3", reply_to="a queue that is gone")
+
+    async def have_joined() -> bool:
+        fates = await records.fates()
+        return [fates.get(id_) for id_ in ("j-1", "j-2", "j-3")] == ["done", "done: joined_run", "done: joined_run"]
+
+    await eventually(have_joined)
+    await wire.obey("pack", "packed", box="7")
+    await wire.publish("job_done", {"job": "a"}, id="d-1")
+    got = [await mine.get(timeout=30, fail=False) for _ in range(2)]
+    while None in got:
+        got = [each or await mine.get(timeout=30, fail=False) for each in got]
+    answers = {m.correlation_id: (m.type, json.loads(m.body)) for m in got if m is not None}
+
+    saga = await records.saga("a", "job")
+    assert saga is not None
+    said = {
+        "saga_id": str(saga["saga_id"]), "saga": "job", "key": "a", "status": "completed", "reason": None,
+        "result": {"box": "7", "cents": 5},
+    }  # fmt: skip
+    assert answers == {"c-1": ("saga_ended", said), "j-2": ("saga_ended", said)}
+    await eventually(lambda: records.value("SELECT count(*) = 0 FROM saga_worker.v_outbox"))

@@ -39,7 +39,7 @@ def trace_of(heard: Heard) -> tuple[Any, Any]:
 async def test_one_trace_goes_from_the_publish_to_the_last_message(
     workers: Workers, wire: Wire, records: Records, processes: Processes, eventually: Eventually, fast_path: bool
 ) -> None:
-    """features: 123, 161"""
+    """features: 123, 161; L30"""
     await workers.start(fast_path=fast_path)
     await wire.publish("order_placed", ORDER, id="o-1", headers={"traceparent": PARENT, "tracestate": STATE})
 

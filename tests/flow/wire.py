@@ -19,12 +19,12 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from saga_worker.testing.namespaces import Namespace
 
 DESTINATIONS: Final = (
-    "fraud", "inventory", "payment", "shipping", "credit", "serving", "health", "payroll", "accounts", "seats",
-    "hotel", "coaches", "bank",
+    "fraud", "inventory", "payment", "shipping", "credit", "serving", "health", "payroll", "accounts", "packers",
+    "seats", "hotel", "coaches", "bank",
 )  # fmt: skip
 PUBLISHED: Final = (  # by sagas
     "order_shipped", "review_overdue", "model_deployed", "decision_wanted", "claim_paid", "payment_overdue",
-    "subscription_ended", "trip_confirmed",
+    "rental_settled", "subscription_ended", "trip_confirmed",
 )  # fmt: skip
 PATIENCE: Final = 30.0
 Answers = Mapping[str, tuple[str, dict[str, Any]] | None]  # command type → reply type and data; None: silence

@@ -49,7 +49,17 @@ class Job(BaseModel):
     box: str | None = None
 
 
-def job_saga(name: str = "job", **options: Any) -> tuple[Saga[Job], Start[Job, JobAsked]]:
+class Delivered(BaseModel):
+    box: str
+    cents: int
+
+
+def delivered(job: Job) -> Delivered:
+    assert job.box is not None
+    return Delivered(box=job.box, cents=job.cents)
+
+
+def job_saga(name: str = "job", **options: Any) -> tuple[Saga[Job], Start[Job, JobAsked, Any]]:
     """Packs a box and waits until somebody says that the job is done, well or not."""
     saga = Saga(name, state=Job, deadline=days(1), **options)
 

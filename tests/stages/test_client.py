@@ -16,7 +16,7 @@ from saga_worker.saga.errors import ConfigurationError, QueryRefused
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.transitions import Status
 from saga_worker.settings import Settings
-from tests.stages.jobs import Job, JobAsked, JobDone, Packed, crew, job_saga
+from tests.stages.jobs import Delivered, Job, JobAsked, JobDone, Packed, crew, delivered, job_saga
 
 
 class Cost(BaseModel):
@@ -78,9 +78,25 @@ async def test_a_program_asks_a_saga_and_sends_it_a_signal(database_url: str) ->
         answer: Cost = await c.client.ask(cost, "a")
         await c.answer(Packed(box="7"), "a", seq=1)
         ended = await run.ended(timeout=30)
+        taken = await c.client.events(saga, "a")
 
+        assert [event.type for event in taken] == ["job_asked", "job_done"]
         assert early.row_id is not None
         assert (answer, ended.status) == (Cost(cents=5), Status.COMPLETED)
+
+
+async def test_a_declared_result_comes_with_the_end(database_url: str) -> None:
+    """features: L22"""
+    saga, asked = job_saga(result=delivered)
+    async with crew(database_url, saga) as c:
+        run = await c.client.start(asked, JobAsked(job="a", cents=5))
+        open_ = await c.client.get(saga, "a")
+        await c.answer(Packed(box="7"), "a", seq=1)
+        await c.say(JobDone(job="a"))
+        ended = await run.ended(timeout=30)
+
+        assert open_ is not None and open_.result is None
+        assert ended.result == Delivered(box="7", cents=5)
 
 
 async def test_many_wait_at_a_time_with_one_statement_for_a_look(database_url: str, eventually: Eventually) -> None:
@@ -107,15 +123,18 @@ async def test_a_saga_goes_on_with_the_trace_of_the_call(database_url: str) -> N
             await c.client.start(asked, JobAsked(job="traced"))
             with tracing({"traceparent": "no such thing"}):
                 await c.client.start(asked, JobAsked(job="invalid"))
+            sent = await c.client.signal(saga, JobDone(job="early"))
         await c.client.start(asked, JobAsked(job="none"))
 
         rows = await c.harness.query("SELECT key, trace_id FROM saga_worker.v_saga")
         assert {row["key"]: row["trace_id"] for row in rows} == {"traced": parent[3:35], "invalid": None, "none": None}
-        (sent,) = await c.harness.query(
+        (early,) = await c.harness.query("SELECT trace_id FROM saga_worker.v_inbox WHERE id = $1", sent.row_id)
+        assert early["trace_id"] == parent[3:35]
+        (command,) = await c.harness.query(
             "SELECT convert_from(props, 'UTF8')::jsonb -> 'headers' ->> 'tracestate' AS state FROM saga_worker.outbox"
             " WHERE position('traceparent'::bytea IN props) > 0"
         )
-        assert sent["state"] == "a=1"
+        assert command["state"] == "a=1"
 
 
 # -- idempotency ----------------------------------------------------------------------------------------------------

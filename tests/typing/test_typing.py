@@ -14,8 +14,8 @@ import saga_worker
 from saga_worker.loading import load
 
 HERE = Path(__file__).parent
-GOOD = ("good.py", "sagas.py", "forms.py", "good_activities.py")
-BAD = ("bad.py", "bad2.py", "bad3.py", "bad_activities.py")
+GOOD = ("good.py", "sagas.py", "forms.py", "good_activities.py", "starting.py")
+BAD = ("bad.py", "bad2.py", "bad3.py", "bad_activities.py", "bad_starting.py")
 
 # Whatever a definition is written in; a new form is added here, with a wrong use of it in one of BAD.
 FORMS = (

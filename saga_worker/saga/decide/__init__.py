@@ -14,7 +14,8 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from saga_worker.saga.decide import child, event, forward, local, operator, reply, result, timer, undo
+from saga_worker.saga import starters
+from saga_worker.saga.decide import again, child, event, forward, local, operator, reply, result, timer, undo
 from saga_worker.saga.decide.next import (
     Begin,
     EnterAgain,
@@ -78,6 +79,8 @@ def decide(
         if instance is None:
             return _decide_new(saga, given_input, given)
         draft = Draft(saga, instance, given)
+        if instance.definition_version != saga.version:
+            return _carry_out(draft, again.judge(draft, given_input, newest or saga))
         return _carry_out(draft, _read(draft, given_input, newest or saga))
     except PoisonMessage as poison:
         return Decision(instance, (), Refused(poison.reason, poison.error))
@@ -151,6 +154,7 @@ def _start(saga: Saga[Any], given_input: EventArrived, given: Given, former: Ins
     draft = Draft(saga, _blank(saga, given_input.key, given, former), given, is_new=True)
     draft.follow(given_input.trace or (new_trace(given.saga_id) if given.begins_traces else None))
     draft.start(start.handler(message))
+    starters.join(draft, given_input.starter)
     if saga.lives_on:  # it comes to rest, and the event that made it is the first that it takes
         if number is not None:
             draft.sequences[given_input.source] = number

@@ -23,6 +23,7 @@ from saga_worker.saga.inputs import (
 )
 from saga_worker.saga.routing import parse_child_message_id, seq_of
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
+from saga_worker.saga.starters import Starter
 
 BEHIND_DEAD: Final = "behind_dead"
 PAUSED: Final = "paused"
@@ -48,7 +49,8 @@ def input_of(row: InboxRow) -> Input:
     """What the row carries, for `decide`."""
     match row.role:
         case Role.EVENT:
-            return EventArrived(row.type, row.saga_key or "", row.body, row.source, row.trace)
+            starter = Starter(row.reply_to, row.correlation_id or row.message_id) if row.reply_to is not None else None
+            return EventArrived(row.type, row.saga_key or "", row.body, row.source, row.trace, starter)
         case Role.REPLY:
             return ReplyArrived(seq_of(row.correlation_id), row.type, row.body, row.trace)
         case Role.ACTIVITY:
