@@ -42,6 +42,7 @@ def check(place: str | None, strict: bool) -> None:
     from saga_worker.admin.output import say
     from saga_worker.saga.errors import DefinitionError
     from saga_worker.saga.hints import hints, notes
+    from saga_worker.saga.stays import stays
     from saga_worker.saga.structure import fingerprint, structure
 
     try:
@@ -55,7 +56,7 @@ def check(place: str | None, strict: bool) -> None:
         steps = f"{len(saga.steps)} step{'s' * (len(saga.steps) != 1)}"
         mark = fingerprint(structure(saga))
         click.echo(f"{saga.name} {saga.version}: {steps}, started by {', '.join(saga.starts)}, fingerprint {mark}")
-        for hint in hints(saga):
+        for hint in (*hints(saga), *stays(saga)):
             say(f"Hint: {hint}")
             hinted = True
     for note in notes(registry.sagas()):
