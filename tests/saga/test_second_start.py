@@ -170,7 +170,7 @@ def test_a_start_waits_in_line_and_takes_its_turn_when_the_run_has_ended() -> No
 
 
 def test_a_run_that_fails_lets_the_next_one_begin_when_all_is_taken_back() -> None:
-    """features: 55"""
+    """features: 55; M11"""
     test = begun(SecondStart.QUEUE).event(SECOND).reply(Packed(box="1"), to=Pack)
     test.event(Over(job="j", well=False)).expect(Unpack(box="1")).expect_nothing()
     test.reply(Done(), to=Unpack).expect(Pack(about="two"))
@@ -178,7 +178,7 @@ def test_a_run_that_fails_lets_the_next_one_begin_when_all_is_taken_back() -> No
 
 @pytest.mark.parametrize("policy", [SecondStart.RESTART, SecondStart.QUEUE])
 def test_while_an_effect_may_stand_no_run_begins(policy: SecondStart) -> None:
-    """features: 55; L1"""
+    """features: 55; L1; M11"""
     test = begun(policy, undo=Undo.STRICT).advance(minutes(1)).expect_status("compensated")
     assert test.unsettled == 1
     test.event(SECOND).expect_outcome("parked: run_unsettled").expect_nothing()

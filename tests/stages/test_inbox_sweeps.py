@@ -138,6 +138,7 @@ async def test_many_dead_rows_are_replayed_page_by_page(database: Database) -> N
 
 
 async def test_a_row_whose_saga_was_purged_is_refused(database: Database) -> None:
+    """features: M25"""
     ended = saga(status=3, finished_at=NOW - timedelta(days=900))
     await keep(database, ended)
     async with database.transaction() as conn:
@@ -245,6 +246,7 @@ async def test_two_sweepers_do_not_route_one_row_twice(database: Database) -> No
 
 
 async def test_a_row_that_no_route_came_for_dies_as_unknown_type(database: Database) -> None:
+    """features: M6"""
     await store(
         database, no_definition("m", expires_at_seconds=-1.0), no_definition("n"), parked(expires_at_seconds=-1.0)
     )
