@@ -49,7 +49,7 @@ class Client:
         )  # fmt: skip
         self._limits = EnvelopeLimits(body_bytes=self._settings.body_limit_bytes)
         self._known: set[Route] = set()
-        self._watch = Watch(self._database)
+        self._watch = Watch(self._database, hints_from=None if self._settings.pgbouncer else self._url)
 
     async def __aenter__(self) -> Self:
         await check(self._url, schema=self._settings.schema_)
