@@ -40,6 +40,7 @@ def check(place: str | None) -> None:
     from saga_worker.admin.output import say
     from saga_worker.saga.checks import hints
     from saga_worker.saga.errors import DefinitionError
+    from saga_worker.saga.stays import stays
     from saga_worker.saga.structure import fingerprint, structure
 
     try:
@@ -52,7 +53,7 @@ def check(place: str | None) -> None:
         steps = f"{len(saga.steps)} step{'s' * (len(saga.steps) != 1)}"
         mark = fingerprint(structure(saga))
         click.echo(f"{saga.name} {saga.version}: {steps}, started by {', '.join(saga.starts)}, fingerprint {mark}")
-        for hint in hints(saga):
+        for hint in (*hints(saga), *stays(saga)):
             say(f"Hint: {hint}")
 
 

@@ -72,7 +72,8 @@ def _position(facts: Facts) -> str:
     reason = f" ({saga['reason']})" if saga["reason"] else ""
     if saga["status"] in FINAL:
         unsettled = f"; {saga['unsettled']} effects are not settled" if saga["unsettled"] else ""
-        return f"{name}: {FINAL[saga['status']]} at {cell(saga['finished_at'])}{reason}{unsettled}."
+        again = "; `saga-worker saga retry` goes on from there" if facts.progress.active else ""
+        return f"{name}: {FINAL[saga['status']]} at {cell(saga['finished_at'])}{reason}{unsettled}{again}."
     steps = ", ".join(facts.progress.active) or "no step"
     if saga["status"] == "compensating":
         return f"{name} is being taken back{reason}."

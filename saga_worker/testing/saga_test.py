@@ -297,6 +297,10 @@ class SagaTest(Generic[S]):
         events = (effect for effect in self.one.effects if isinstance(effect, PublishEvent))
         return [self._model(effect) for effect in events if effect.step != NO_STEP]
 
+    def was_undone(self, step: str) -> bool:
+        """Whether all that this step has done is taken back, as `Client.was_undone` says it."""
+        return self.one.instance is not None and self.one.instance.progress.was_undone(step)
+
     @property
     def lifecycle(self) -> list[str]:
         """What a definition with `lifecycle=True` has published of itself: `started`, `completed`, …"""
