@@ -35,7 +35,7 @@ from saga_worker import (
 )
 from saga_worker.activities import after_loss, may_repeat
 from saga_worker.activity_rows import Attempt
-from saga_worker.saga.checks import hints
+from saga_worker.saga.hints import hints
 from saga_worker.saga.inputs import RunActivity
 from saga_worker.saga.messages import Done
 from saga_worker.saga.registry import Registry
