@@ -41,6 +41,7 @@ JOURNAL_SHOWN = ("revision", "decided_at", "input_kind", "source", "message_id",
 ROWS_SHOWN = ("id", "state", "reason", "type", "source", "message_id", "attempts", "received_at", "next_at")
 OUTBOX_SHOWN = ("message_id", "destination", "type", "owner", "attempts", "next_at", "last_error")
 COMMANDS_SHOWN = ("seq", "step", "kind", "fate", "destination", "type", "attempts", "undoes", "undone", "sent_at")
+RUNS_SHOWN = ("saga_id", "definition_version", "status", "reason", "started_at", "finished_at")
 TIMERS_SHOWN = ("name", "due_at", "epoch")
 JOURNAL_ROWS = 200
 RETRIED_AT_ONCE = 100_000
@@ -169,6 +170,7 @@ async def read_facts(connection: Connection, name: str) -> Facts | None:
         journal=_dicts(await connection.fetch("admin_saga_journal", row["saga_id"], JOURNAL_ROWS)),
         inbox=[] if earlier else _dicts(await connection.fetch("admin_saga_rows", row["ref"])),
         outbox=[] if earlier else _dicts(await connection.fetch("admin_saga_outbox", row["ref"])),
+        runs=_dicts(await connection.fetch("admin_saga_runs", row["name"], row["key"], row["saga_id"])),
         children=[] if earlier else _dicts(await connection.fetch("admin_saga_children", row["ref"])),
     )
 
@@ -216,6 +218,7 @@ def _document(facts: Facts, explanation: list[str]) -> dict[str, Any]:
         "pivoted": facts.progress.pivoted,
         "commands": _commands(facts),
         "timers": _timers(facts),
+        "earlier_runs": facts.runs,
         "journal": facts.journal,
         "inbox": facts.inbox,
         "outbox": facts.outbox,
@@ -233,6 +236,7 @@ def _print_facts(facts: Facts, explanation: list[str]) -> None:
         ("Commands", _commands(facts), COMMANDS_SHOWN),
         ("Timers", _timers(facts), TIMERS_SHOWN),
         (f"Journal (the last {JOURNAL_ROWS})", facts.journal, JOURNAL_SHOWN),
+        ("Earlier runs of this key", facts.runs, RUNS_SHOWN),
         ("Messages not settled, and dead letters", facts.inbox, ROWS_SHOWN),
         ("Outbox", facts.outbox, OUTBOX_SHOWN),
     ):
