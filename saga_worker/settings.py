@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "console"
     pgbouncer: bool = False
     begin_traces: bool = False  # a saga whose start has no traceparent begins a trace, whose id is the saga's
+    definition_changes: Literal["refuse", "warn"] = "refuse"  # that would break open sagas of the same version
     amqp_path: Literal["auto", "lean", "public"] = "auto"  # of the hot frames; auto: lean if its self-test passes
     fast_path: bool = True  # apply a delivery in the transaction that stores it, where its saga is free
 
@@ -132,7 +133,7 @@ class Settings(BaseSettings):
             raise ValueError("must be PORT or HOST:PORT")
         return f"{host or LOOPBACK[0]}:{int(port)}"
 
-    @field_validator("log_level", "log_format", "amqp_path", mode="before")
+    @field_validator("log_level", "log_format", "amqp_path", "definition_changes", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

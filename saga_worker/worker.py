@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from saga_worker import outbox, routes, timers, workers
+from saga_worker import fingerprints, outbox, routes, timers, workers
 from saga_worker.activities import Activities, has_activities
 from saga_worker.broker import AmqpPath, BrokerConnection, Deliveries, Publisher, Topology
 from saga_worker.consumer import Consumer
@@ -31,13 +31,14 @@ from saga_worker.local_steps import LocalSteps
 from saga_worker.orchestrator import Advanced, Orchestrator, Plan
 from saga_worker.outbox_relay import OutboxRelay
 from saga_worker.relay_notices import RelayNotices
-from saga_worker.saga.errors import SagaWorkerError, SchemaMismatch
+from saga_worker.saga.errors import DefinitionError, SagaWorkerError, SchemaMismatch
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.retry import Retry
+from saga_worker.saga.structure import structure
 from saga_worker.settings import Settings
-from saga_worker.sql.connection import Database, describe, is_transient
+from saga_worker.sql.connection import Connection, Database, describe, is_transient
 from saga_worker.sql.migrate import check
 from saga_worker.sweepers import (
     AbsentDefinitions,
@@ -50,7 +51,7 @@ from saga_worker.sweepers import (
     Sweeper,
 )
 from saga_worker.telemetry import Event, Field
-from saga_worker.wake_up import Listener, Teller
+from saga_worker.wake_up import EndTeller, Listener, Teller
 
 if TYPE_CHECKING:
     from saga_worker.sql.sessions import Sessions
@@ -181,8 +182,9 @@ class Worker:
         self.deliveries, self.consumer = self.intake.deliveries, self.intake.consumer
         self.sweepers = self._make_sweepers()
         self.teller = Teller(url, settings.schema_) if "advance" not in self.roles else None
+        self.end_teller = EndTeller(self.database)
         can_listen = "advance" in self.roles and not settings.pgbouncer
-        self.listener = Listener(url, settings.schema_, on_news=self.pool.look) if can_listen else None
+        self.listener = self._make_listener(url) if can_listen else None
         self._telling: asyncio.Task[None] | None = None
 
     # -- building ---------------------------------------------------------------------------------------------------
@@ -231,8 +233,14 @@ class Worker:
         self.orchestrator.slots = activities.slots
         return activities
 
+    def _make_listener(self, url: str) -> Listener:
+        waits = self.end_teller.somebody_waits
+        return Listener(url, self.settings.schema_, on_news=self.pool.look, on_waiting=waits)
+
     def _own_work(self, advanced: Advanced) -> None:
         """What a commit wants from this process besides messages."""
+        if self.end_teller.is_wanted and any(change.has_ended for change in advanced.changes):
+            self.end_teller.tell()
         if self.activities is not None:
             self.activities.hand_over(advanced.activities, advanced.slots)
         if advanced.local:
@@ -292,6 +300,7 @@ class Worker:
         await self.lease.start()
         async with self.database.transaction() as connection:
             await routes.register(connection, self.registry.routes())
+            await self._register_structures(connection)
             known = await routes.load(connection)
             await timers.wake_stranded(connection, self.registry.names())
             self.topology.former_partitions = await routes.note_partitions(
@@ -319,6 +328,14 @@ class Worker:
             await self.intake.start(known.by_type)
         self.is_ready = True
         log.info(Event.WORKER_READY, extra={Field.WORKER: self.lease.worker_id()})
+
+    async def _register_structures(self, connection: Connection) -> None:
+        """Refuse to start with, or warn of, definitions that were changed under sagas that run by them."""
+        changed = await fingerprints.register(connection, [structure(saga) for saga in self.registry.sagas()])
+        if changed and self.settings.definition_changes == "refuse":
+            raise DefinitionError(" ".join(str(each) for each in changed))
+        for each in changed:
+            log.warning(Event.DEFINITION_CHANGED, extra={Field.DEFINITION: each.name, Field.REASON: str(each)})
 
     async def _wait_for_database(self) -> None:
         url = self.settings.database_url.get_secret_value()
@@ -358,7 +375,7 @@ class Worker:
         self.is_ready = False  # no new work is sent here
         if "consume" in self.roles:
             await self.intake.stop()  # the batches in hand are stored and acknowledged; what is behind goes back
-        for hint in (self.teller, self.listener):
+        for hint in (self.teller, self.listener, self.end_teller):
             if hint is not None:
                 await hint.stop()
         for sweeper in self.sweepers:  # they hand work to the pool, so they end before it

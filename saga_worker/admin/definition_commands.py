@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from saga_worker.admin.options import actor_option, load_settings, run_async, why_option
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from saga_worker.saga.definition import Saga
     from saga_worker.saga.instance import Progress
     from saga_worker.saga.registry import Registry
+    from saga_worker.settings import Settings
 
 FORMATS = ("mermaid", "dot", "svg")
 place_option = click.option(
@@ -27,14 +32,18 @@ def definitions() -> None:
 
 @definitions.command(epilog="\b\nExample, in CI:\n  saga-worker definitions check --definitions ./definitions")
 @place_option
-def check(place: str | None) -> None:
+@click.option("--strict", is_flag=True, help="Exit with 1 for a hint, too.")
+def check(place: str | None, strict: bool) -> None:
     """Load all definitions as a worker would; every fault that shows without running them is a sentence, and exit 1.
 
-    Hints are about what is allowed and may be forgotten; they do not change the exit code.
+    Hints are about what is allowed and may be forgotten; they change the exit code with --strict only. Notes say what
+    cannot be known here, such as who takes an event that none of these definitions takes.
     """
     from saga_worker.admin.output import say
-    from saga_worker.saga.checks import hints
     from saga_worker.saga.errors import DefinitionError
+    from saga_worker.saga.hints import hints, notes
+    from saga_worker.saga.stays import stays
+    from saga_worker.saga.structure import fingerprint, structure
 
     try:
         registry = _registry(place)
@@ -42,13 +51,56 @@ def check(place: str | None) -> None:
         for line in str(error).splitlines():
             say(line)
         raise click.exceptions.Exit(1) from None
-    for name, version in registry.versions():
-        saga = registry.find(name, version)
-        assert saga is not None
+    hinted = False
+    for saga in registry.sagas():
         steps = f"{len(saga.steps)} step{'s' * (len(saga.steps) != 1)}"
-        click.echo(f"{name} {version}: {steps}, started by {', '.join(saga.starts)}")
-        for hint in hints(saga):
+        mark = fingerprint(structure(saga))
+        click.echo(f"{saga.name} {saga.version}: {steps}, started by {', '.join(saga.starts)}, fingerprint {mark}")
+        for hint in (*hints(saga), *stays(saga)):
             say(f"Hint: {hint}")
+            hinted = True
+    for note in notes(registry.sagas()):
+        say(f"Note: {note}")
+    if strict and hinted:
+        raise click.exceptions.Exit(1)
+
+
+@definitions.command(epilog='\b\nExample:\n  saga-worker definitions accept checkout --why "only another name"')
+@click.argument("name")
+@place_option
+@why_option
+@actor_option
+def accept(name: str, place: str | None, why: str | None, actor: str) -> None:
+    """Take a definition as it is now for what its open sagas run by, though it has changed under its version.
+
+    A worker refuses to start with such a change, because sagas may stand where the definition has no place for them.
+    """
+    settings = load_settings("database_url", definitions=place)
+    run_async(_accept(settings, _versions_of(name, place), why, actor))
+
+
+async def _accept(settings: Settings, sagas: Sequence[Saga[Any]], why: str | None, actor: str) -> None:
+    from saga_worker import fingerprints
+    from saga_worker.admin.connect import acting
+    from saga_worker.saga.structure import structure
+    from saga_worker.sql import storable
+
+    async with acting(settings) as database, database.transaction() as connection:
+        noted = await fingerprints.accept(connection, [structure(saga) for saga in sagas])
+        names = [f"definition/{each.name}/{each.version}" for each in noted]
+        before = [f'{{"fingerprint": "{each.was}"}}' if each.was is not None else None for each in noted]
+        after = [f'{{"fingerprint": "{each.fingerprint}"}}' for each in noted]
+        await connection.execute("insert_audit", actor, "accept", storable(why), names, before, after)
+    for each in noted:
+        click.echo(f"{each.name} {each.version}: fingerprint {each.fingerprint}, before {each.was or 'not known'}")
+    if not noted:
+        click.echo(f"{sagas[0].name} is as it was noted; there is nothing to accept.")
+
+
+def _versions_of(name: str, place: str | None) -> list[Saga[Any]]:
+    """All versions of this name; a usage error that lists the others when there is none."""
+    newest = find(name, None, place)
+    return [saga for saga in _registry(place).sagas() if saga.name == newest.name]
 
 
 @definitions.command(epilog="\b\nExample:\n  saga-worker definitions graph checkout --format svg > checkout.svg")

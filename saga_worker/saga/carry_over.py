@@ -7,6 +7,7 @@ versions have is left out or gone through twice. Raises `NoPlace`, with a reason
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 
 from msgspec import UNSET
@@ -64,6 +65,7 @@ class _Move:
             attention=tuple(self._attention(entry, names) for entry in self.before.attention),
             rounds={self._loop(name): number for name, number in self.before.rounds.items()},
             recorded={seq: r for seq, r in self.recorded.items() if seq in self.commands} or UNSET,
+            begun=self._begun() or UNSET,
             items={seq: counts for seq, counts in self.items.items() if seq in self.commands} or UNSET,
             withdrawn=tuple(seq for seq in self.before.withdrawn if seq in self.commands),
             savepoints={
@@ -212,6 +214,17 @@ class _Move:
                 return old.child.name == target.child.name
             case _:
                 return True
+
+    def _begun(self) -> dict[str, datetime]:
+        """When tries began, by step or by what is undone."""
+        found: dict[str, datetime] = {}
+        for tries, since in ({} if self.before.begun is UNSET else self.before.begun).items():
+            kind, _, subject = tries.partition(":")
+            if kind == "step" and (target := self._step(subject)) is not None:
+                found[f"step:{target.id}"] = since
+            elif kind == "undo" and int(subject) in self.commands:
+                found[tries] = since
+        return found
 
     # -- names ------------------------------------------------------------------------------------------------------
 

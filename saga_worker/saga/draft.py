@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 from pydantic import BaseModel
 
-from saga_worker.saga import family, starters
+from saga_worker.saga import family, lifecycle, starters
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.commands import Answer, Then, follow
 from saga_worker.saga.definition import Saga
@@ -277,7 +277,8 @@ class Draft:
     def _entry(self, step: PlacedStep[Any, Any, Any], event: Taken | None) -> Recorded:
         """What goes in: made by the author, or what went in before that waited, with the event."""
         if event is None:
-            return Recorded(step.make_input(self.state, Outputs(self._outputs())))
+            taken = [r.event for _, r in sorted(self.recorded.items()) if r.event is not None]
+            return Recorded(step.make_input(self.state, Outputs(self._outputs(), taken)))
         before = self._last_entry(step.id)
         assert before is not None
         last = self.recorded[before]
@@ -351,11 +352,14 @@ class Draft:
         open_seq = self.active.get(record.step, NOT_OPEN)
         if open_seq == record.seq or (open_seq is None and self._last_entry(record.step) == record.seq):
             return True
+        is_over = self.status is Status.COMPENSATING or (self.status.is_final and not self.stands_still)
+        if self.saga.reads_outputs and self.recorded[record.seq].event is not None and not is_over:
+            return True
         if record.undone or record.fate is Fate.REJECTED:
             return False
         if step.has_undo and (self.status is not Status.COMPLETED or record.seq in self.withdrawn):
-            return True
-        if self.status is Status.COMPENSATING or self.status.is_final:
+            return not self.has_failed_for_good
+        if is_over:
             return False
         return (step.keeps_output or self.saga.reads_outputs) and last.get(record.step) == record.seq
 
@@ -649,6 +653,8 @@ class Draft:
             starters.keep_result(self, self.status)
             family.tell_end(self, self.status)
             starters.answer(self, self.status)
+        if self.saga.lifecycle:
+            lifecycle.tell(self)
         move(None if self.is_new else before.status, self.status)
         outcome = outcome or _APPLIED
         progress = Progress(

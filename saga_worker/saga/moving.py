@@ -72,21 +72,29 @@ def move(plan: Course, instance: Instance, given: Given) -> tuple[Decision, ...]
 
 
 def _move(hop: Hop, progress: Progress, instance: Instance, given: Given) -> Decision:
-    saga, upgrade = hop.saga, hop.upgrade
-    if upgrade.old is None:
-        old_state = from_json(instance.state)
-    else:
-        model = upgrade.old.state_model
-        stored = upcasted(model, instance.state)
-        old_state = model.__pydantic_validator__.validate_json(stored, by_name=True, by_alias=False)
-    state = upgrade.make(old_state)
-    if not isinstance(state, saga.state_model):
-        raise TypeError(f"the upgrade returned {type(state).__name__}; return {saga.state_model.__name__}")
+    saga = hop.saga
     draft = Draft(saga, replace(instance, definition_version=saga.version, progress=progress), given)
-    draft.keep(state)
+    if draft.before is not None:  # an entity may still go back to it
+        draft.keep(_moved_state(hop, draft.before))
+        draft.before = draft.state_bytes
+    draft.keep(_moved_state(hop, instance.state))
     draft.move_work()
     _bound(draft)
     return draft.finish(Applied())
+
+
+def _moved_state(hop: Hop, stored: bytes) -> Any:
+    """What the author's upgrade makes of a stored state."""
+    upgrade = hop.upgrade
+    if upgrade.old is None:
+        old_state = from_json(stored)
+    else:
+        model = upgrade.old.state_model
+        old_state = model.__pydantic_validator__.validate_json(upcasted(model, stored), by_name=True, by_alias=False)
+    state = upgrade.make(old_state)
+    if not isinstance(state, hop.saga.state_model):
+        raise TypeError(f"the upgrade returned {type(state).__name__}; return {hop.saga.state_model.__name__}")
+    return state
 
 
 def _bound(draft: Draft) -> None:

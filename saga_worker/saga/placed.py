@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Generic, NoReturn, Self, TypeAlias, get_origin
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Generic, NamedTuple, NoReturn, Self, TypeAlias, get_origin
 from uuid import UUID
 
 from msgspec import UNSET, Raw
@@ -27,7 +27,7 @@ from saga_worker.saga.own_work import ActivityContext, ActivityPolicy, ActivityS
 from saga_worker.saga.retry import Retry, Undo
 from saga_worker.saga.source import check_callable, check_handler, checked_name, local_names, takes, where_called
 from saga_worker.saga.source import where as place_of
-from saga_worker.saga.steps import UNDO_RETRY, Arm, E, S, checked_bound, checked_event
+from saga_worker.saga.steps import UNDO_RETRY, Arm, E, Repeats, S, checked_bound, checked_event
 from saga_worker.saga.upcast import upcasted
 
 InputMap: TypeAlias = Callable[..., "BaseModel | dict[str, Any]"]
@@ -35,11 +35,27 @@ AddArm: TypeAlias = Callable[[str, Arm], None]
 Number: TypeAlias = Callable[[type[Event], Callable[[Any], int] | None, str], None]
 
 
-class Outputs:
-    """What the reusable activities of one saga have returned so far and nobody has taken back; of a loop the last."""
+class EventTaken(NamedTuple):
+    """An event that a reusable activity waited for and was entered again with."""
 
-    def __init__(self, stored: Mapping[str, Raw]) -> None:
+    type: str
+    payload: dict[str, Any]
+
+
+class Outputs:
+    """What the reusable activities of one saga have returned so far and nobody has taken back; of a loop the last.
+
+    Also, in their order, the events that they were entered again with.
+    """
+
+    def __init__(self, stored: Mapping[str, Raw], events: Sequence[Taken] = ()) -> None:
         self._stored = stored
+        self._events = events
+
+    @property
+    def events(self) -> tuple[EventTaken, ...]:
+        """The oldest first; the payload is JSON, as `event_payload` has it."""
+        return tuple(EventTaken(taken.type, from_json(bytes(taken.body))) for taken in self._events)
 
     def __getitem__(self, step: ActivityStep[Any, O]) -> O:
         """What this step has returned, as its model; raises `LookupError` if there is nothing of it."""
@@ -216,6 +232,9 @@ def _policy(activity: Activity[Any, Any], bounds: Bounds, step_id: str, source: 
         terminal=bounds.terminal or (),
         as_terminal=bounds.as_terminal,
         concurrency=bounds.concurrency,
+        repeats=Repeats(
+            bounds.repeatable is not False, bounds.undo_repeatable is not False, (bounds.retry, bounds.undo_retry)
+        ),
     )
 
 

@@ -261,6 +261,17 @@ journal: Final = Table(
     CheckConstraint("revision >= 1 AND epoch >= 0 AND epoch < revision", name="journal_chain"),
 )
 
+definition: Final = Table(
+    "definition",
+    tables,
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("structure", JSONB, nullable=False),
+    _stamped("noted_at"),
+    PrimaryKeyConstraint("name", "version", name="definition_pkey"),
+)
+
 route: Final = Table(
     "route",
     tables,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from saga_worker import DefinitionError
+from tests.flow.processes import Processes
 from tests.flow.records import Records
 from tests.flow.wire import Wire
 from tests.flow.workers import Workers
@@ -99,7 +102,7 @@ def release(tmp_path: Path) -> Release:
 
 
 async def test_a_saga_goes_on_under_the_next_release(
-    workers: Workers, wire: Wire, records: Records, release: Release, eventually: Eventually
+    workers: Workers, wire: Wire, records: Records, release: Release, processes: Processes, eventually: Eventually
 ) -> None:
     """features: 80, L19"""
     first = await workers.start(release(1))
@@ -118,6 +121,8 @@ async def test_a_saga_goes_on_under_the_next_release(
     kinds = await records.connection.fetch(
         "SELECT input_kind, definition_version FROM saga_worker.v_journal ORDER BY 1, 2"
     )
+    shown = processes.command("saga", "show", "order/1").stdout
+    assert re.search(r"definition_version +2", shown) and re.search(r"\tupgrade\t.*\tupgrade:\S+:2\t", shown)
     assert sorted(map(tuple, kinds)) == [("event", 1), ("event", 2), ("reply", 2), ("reply", 2), ("upgrade", 2)]
 
 
@@ -350,6 +355,27 @@ async def test_what_an_older_release_has_stored_is_read_by_newer_models(
     assert {row["key"]: json.loads(row["state"]) for row in states} == {
         "night": {"shift": "night", "cents": 501}, "day": {"shift": "day", "cents": 300},
     }  # fmt: skip
+
+
+async def test_a_definition_that_was_changed_under_its_open_sagas_does_not_start_until_somebody_says_so(
+    workers: Workers, wire: Wire, records: Records, tmp_path: Path, eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """features: 80, 158"""
+    (tmp_path / "one.py").write_text(IN_EUROS)
+    (tmp_path / "two.py").write_text(IN_EUROS.replace('shift.wait("end")', 'shift.wait("close")'))
+    first = await workers.start(tmp_path / "one.py")
+    await workers.stop(first)
+    second = await workers.start(tmp_path / "two.py")  # no saga is open: nobody is in its way
+    await wire.publish("begun", {"shift": "night"}, id="b-1")
+    await eventually(lambda: has_fate(records, "b-1", "done"))
+    await workers.stop(second)
+
+    with pytest.raises(DefinitionError, match="shift version 1 has changed while one of its sagas is open: step"):
+        await workers.start(tmp_path / "one.py")
+    assert "definition_changed" not in caplog.messages
+    await workers.start(tmp_path / "one.py", definition_changes="warn")
+    assert "definition_changed" in caplog.messages
 
 
 async def publish_all(wire: Wire, type_: str, keys: Any = range(SAGAS)) -> None:

@@ -24,7 +24,7 @@ DESTINATIONS: Final = (
 )  # fmt: skip
 PUBLISHED: Final = (  # by sagas
     "order_shipped", "review_overdue", "model_deployed", "decision_wanted", "claim_paid", "payment_overdue",
-    "subscription_ended", "trip_confirmed",
+    "rental_settled", "subscription_ended", "trip_confirmed",
 )  # fmt: skip
 PATIENCE: Final = 30.0
 Answers = Mapping[str, tuple[str, dict[str, Any]] | None]  # command type → reply type and data; None: silence

@@ -432,6 +432,49 @@ def test_numbered_events_make_an_entity_in_their_order() -> None:
     at_rest(test)
 
 
+# -- another version --------------------------------------------------------------------------------------------------
+
+
+def test_an_entity_is_moved_in_the_middle_of_a_round_with_the_state_that_it_may_go_back_to() -> None:
+    """features: 71, 80; L19"""
+
+    class Purse(BaseModel):
+        euros: float = 0
+        asked: int = 0
+        note: str | None = None
+
+    old = accounts()
+    new = Entity("account", state=Purse, version=2)
+
+    @new.on(Deposited, key=lambda e: e.account)
+    def deposited(purse: Purse, event: Deposited) -> None:
+        purse.euros += event.cents / 100
+
+    @new.command("bank", timeout=minutes(1))
+    def pay(purse: Purse) -> Pay:
+        return Pay(account="a", cents=purse.asked)
+
+    @pay.reply
+    def paid(purse: Purse, reply: Receipt) -> None: ...
+
+    @pay.undo
+    def take_back(purse: Purse) -> TakeBack:
+        return TakeBack(account="a")
+
+    new.flow(when(lambda purse: purse.asked > 0, pay))
+
+    @new.upgrade_from(old)
+    def upgraded(account: Account) -> Purse:
+        return Purse(euros=account.cents / 100, asked=account.asked)
+
+    test = SagaTest[Any](old).given(deposit(100), ask(40)).expect(Pay).deploy(old, new)
+
+    test.advance(minutes(2)).expect(TakeBack).reply(Done(), to=TakeBack)
+    assert test.state.model_dump() == {"euros": 1.0, "asked": 0, "note": None}
+    test.given(deposit(50)).expect_nothing()
+    assert test.state.euros == 1.5
+
+
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 

@@ -15,14 +15,18 @@ from saga_worker import (
     Compensate,
     DefinitionError,
     Event,
+    Outputs,
     Retry,
+    Rollback,
     Saga,
     TerminalError,
     Verdict,
     WaitFor,
     days,
     minutes,
+    parallel,
     pivot,
+    repeat_until,
     seconds,
 )
 from saga_worker.saga.inputs import RunActivity
@@ -182,6 +186,29 @@ def test_it_may_wait_again_and_each_entry_has_a_number_of_its_own() -> None:
     assert [b"event" in effect.input for effect in entries] == [False, True, True]
 
 
+def test_the_events_that_were_taken_are_known_to_later_steps() -> None:
+    """features: 12, 90, 170"""
+    seen: list[Any] = []
+
+    def parcel(order: Order, outputs: Outputs) -> Parcel:
+        seen.append(outputs.events)
+        return Parcel(order=outputs.events[0].payload["by"], paid_by=outputs.events[-1].type)
+
+    saga = Saga("shop", state=Order, deadline=days(1))
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
+    pay = saga.step(Authorize(), input=lambda order: Charge(order=order.order, cents=1), name="pay")
+    pay.resumes_on(Paid, key=lambda e: e.order).resumes_on(Declined, key=lambda e: e.order)
+    ship = saga.step(Carrier(), input=parcel)
+    saga.flow(pay, ship)
+    told = SagaTest(saga).given(Ordered(order="o")).result(WAITS).given(OK).result(WAITS).given(NO).result(BY)
+
+    told.expect_activity(pay).expect_activity(pay).expect_activity(pay)
+    told.expect_activity(ship, input=Parcel(order="visa", paid_by="x.no"))
+    assert seen == [(("x.ok", {"order": "o", "by": "visa"}), ("x.no", {"order": "o"}))]
+    told.result(Shipped(tracking="t")).expect_status("completed")
+    assert told.one.instance is not None and told.one.instance.progress.recorded is UNSET
+
+
 def test_an_event_that_comes_while_an_entry_runs_is_kept_for_the_wait() -> None:
     """features: 72"""
     told, pay, _ = bank()
@@ -324,3 +351,106 @@ def test_the_failure_handler_of_another_activity_is_told_the_part() -> None:
     told = SagaTest(saga).given(Ordered(order="o")).expect_activity(pay).fail("half", partial=Charged(payment="a"))
     told.expect_activity(pay, undo=True).result().expect_status("compensated", reason="half").expect_nothing()
     assert b'"payment":"a"' in told._activities()[-1].input
+
+
+# -- what stays recorded ---------------------------------------------------------------------------------------------
+
+
+def recorded(told: SagaTest[Any]) -> list[int]:
+    assert told.one.instance is not None
+    found = told.one.instance.progress.recorded
+    return [] if found is UNSET else sorted(found)
+
+
+def test_a_saga_that_has_failed_and_may_be_retried_keeps_what_later_steps_ask_for() -> None:
+    """features: 18"""
+    saga = Saga("shop", state=Order, deadline=days(1), compensate=False)
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
+    charge = saga.step(Card([]), input=lambda order: IN)
+    first = saga.step(Carrier(), after=charge, input=lambda charged: Parcel(order="o", paid_by=charged.payment))
+    last = saga.step(
+        Carrier(), after=charge, input=lambda charged: Parcel(order="o", paid_by=charged.payment), name="last"
+    )
+    saga.flow(charge, first, last)
+    told = SagaTest(saga).given(Ordered(order="o")).expect_activity(charge).result(BY).expect_activity(first)
+    told.fail("no carrier").expect_status("failed").operator("retry").expect_activity(first)
+    told.result(Shipped(tracking="t")).expect_activity(last, input=Parcel(order="o", paid_by="visa"))
+    told.result(Shipped(tracking="t")).expect_status("completed")
+    assert recorded(told) == []
+
+
+def test_outputs_that_nobody_asks_for_are_forgotten_with_their_step() -> None:
+    saga = Saga("shop", state=Order, deadline=days(1))
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
+    parcel = Parcel(order="o", paid_by="p")
+    steps = [saga.step(Carrier(), input=lambda order: parcel, name=f"step {n}") for n in range(3)]
+    saga.flow(*steps)
+    told = SagaTest(saga).given(Ordered(order="o"))
+    for n in range(3):
+        assert recorded(told) == [n + 1]
+        told.result(Shipped(tracking="t"))
+    assert recorded(told) == []
+
+
+def test_of_a_loop_the_last_output_is_known_and_each_round_is_taken_back_with_its_own() -> None:
+    """features: 3, 10"""
+    rounds: list[str] = []
+    saga = Saga("shop", state=Order, deadline=days(1))
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
+
+    def once_more(order: Order, charged: Charged) -> None:
+        order.cents += 1
+
+    charge = saga.step(Card([]), input=lambda o: Charge(order=o.order, cents=o.cents), result=once_more)
+    ship = saga.step(Carrier(), after=charge, input=lambda charged: Parcel(order="o", paid_by=charged.payment))
+    saga.flow(repeat_until(lambda order: order.cents == 103, charge, times=5, name="thrice"), ship)
+    told = SagaTest(saga).given(Ordered(order="o"))
+    for payment in ("a", "b", "c"):
+        told.expect_activity(charge).result(Charged(payment=payment))
+    told.expect_activity(ship, input=Parcel(order="o", paid_by="c")).fail("no carrier")
+    for payment, cents in (("c", 102), ("b", 101), ("a", 100)):
+        told.expect_activity(
+            charge, undo=True, input=Charge(order="o", cents=cents), output=Charged(payment=payment)
+        ).result()
+        rounds.append(payment)
+    told.expect_status("compensated").expect_nothing()
+    assert recorded(told) == [] and rounds == ["c", "b", "a"]
+
+
+def test_a_branch_that_lost_its_join_is_taken_back_with_what_it_recorded_while_the_saga_goes_on() -> None:
+    """features: L2"""
+    saga = Saga("shop", state=Order, deadline=days(1))
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
+    quick = saga.step(Card([]), input=lambda order: IN, name="quick")
+    slow = saga.step(Card([]), input=lambda order: IN, name="slow")
+    ship = saga.step(Carrier(), after=quick, input=lambda charged: Parcel(order="o", paid_by=charged.payment))
+    saga.flow(parallel(quick, slow, join="any"), ship)
+    told = SagaTest(saga).given(Ordered(order="o")).expect_activity(quick).expect_activity(slow)
+    told.result(BY, of=quick).expect_activity(ship)
+    told.result(Shipped(tracking="t"), of=ship).expect_status("completed")
+    told.result(Charged(payment="late"), of=slow).expect_activity(slow, undo=True, output=Charged(payment="late"))
+    assert recorded(told) == [2]
+    told.result().expect_nothing()
+    assert recorded(told) == [] and told.unsettled == 0
+
+
+def test_after_a_rollback_the_outputs_before_the_savepoint_are_known_and_the_others_are_not() -> None:
+    """features: L8"""
+    saga = Saga("shop", state=Order, deadline=days(1))
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
+    seen: list[list[str]] = []
+
+    def parcel(order: Order, outputs: Outputs) -> Parcel:
+        seen.append(sorted(outputs.by_id()))
+        return Parcel(order="o", paid_by="")
+
+    first = saga.step(Card([]), input=lambda order: IN, name="first")
+    here = saga.savepoint("here")
+    second = saga.step(Card([]), input=lambda order: IN, name="second")
+    ship = saga.step(Carrier(), input=parcel)
+    ship.failed(lambda order, why: Rollback("here", "another way"))
+    again = saga.step(Carrier(), input=parcel, name="again")
+    saga.flow(first, here, again, second, ship)
+    told = SagaTest(saga).given(Ordered(order="o")).result(BY).result(Shipped(tracking="t")).result(BY)
+    told.fail("no carrier").result().expect_status("running")
+    assert seen == [["first"], ["again", "first", "second"], ["again", "first"]]
