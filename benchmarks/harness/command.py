@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.harness import plot
 from benchmarks.harness.servers import Servers, servers
-from benchmarks.harness.verdicts import TARGETS, Figure
+from benchmarks.harness.verdicts import SIZES, TARGETS, Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def _draw(charts: Sequence[plot.Chart], directory: Path) -> None:
 def _readable(result: Result) -> str:
     lines = [f"{result.benchmark}:"]
     for name, figure in result.figures.items():
-        target = TARGETS[name]
+        target = (TARGETS | SIZES)[name]
         sign = "≥" if target.at_least else "≤"
         lines.append(f"  {name:<4} {figure.value!s:>8}  {sign} {figure.target:<5} {figure.verdict:<13} {target.text}")
         lines.append(f"       pairs {', '.join(map(str, figure.pairs))}")
