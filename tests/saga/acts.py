@@ -58,6 +58,20 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class ChildEnds:
+    """One of the children that have not answered ends, or has gone back, or has not."""
+
+    which: int
+    is_success: bool = True
+    then: Then = "go"
+
+    def __call__(self, world: World) -> None:
+        if children := world.open_children():
+            child, is_back = children[self.which % len(children)]
+            world.end_child(child, is_back, is_success=self.is_success, then=self.then)
+
+
+@dataclass(frozen=True)
 class Redelivered:
     """A message that was stored before comes again, under its old id."""
 
@@ -68,8 +82,9 @@ class Redelivered:
         if rows:
             row = rows[-1 - self.back % len(rows)]
             again = world.store(
-                row.role, row.type, row.body, message_id=row.message_id, correlation_id=row.correlation_id
-            )
+                row.role, row.type, row.body, message_id=row.message_id, correlation_id=row.correlation_id,
+                source=row.source,
+            )  # fmt: skip
             assert again is None
 
 
@@ -244,7 +259,8 @@ def histories(
     )
     batched = st.builds(Batched, ARRIVALS)
     held_up = st.one_of(batched, st.builds(Suspect, st.integers(0, 2))) if crashes else batched
-    of_own_work = [st.one_of(LOCAL_ENDS, st.builds(Slow, ARRIVALS))] if own_work else []
+    ends = st.builds(ChildEnds, st.integers(0, 3), st.sampled_from([True, True, True, False]), THENS)
+    of_own_work = [st.one_of(LOCAL_ENDS, st.builds(Slow, ARRIVALS), ends, ends)] if own_work else []
     acts = st.one_of(ARRIVALS, ARRIVALS, faults, held_up, *of_own_work)
     way_back = st.one_of(
         st.builds(Answer, st.sampled_from([0, 0, 0, 1, 2]), st.booleans(), st.just("go"), st.booleans()),

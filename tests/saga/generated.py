@@ -13,12 +13,14 @@ from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
 
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from saga_worker import (
     ActivityContext,
     ActivityFailed,
+    ChildFailed,
     Command,
     Compensate,
     Complete,
@@ -26,6 +28,7 @@ from saga_worker import (
     Retry,
     Rollback,
     Saga,
+    Tally,
     TerminalError,
     Undo,
     UndoOf,
@@ -57,6 +60,13 @@ class TakeBack(UndoOf[DoIt, Yes, No]):
     seen: list[str]
 
 
+class Part(BaseModel):
+    """The state of a child; `then` is what its parent is to do when it completes."""
+
+    key: str
+    then: Then = "go"
+
+
 UndoMode: TypeAlias = Literal["hybrid", "strict", "none", "missing"]
 
 
@@ -82,6 +92,23 @@ class Here:
     """A local step."""
 
     undo: UndoMode = "strict"
+
+
+@dataclass(frozen=True)
+class Sub:
+    """A sub-saga."""
+
+    undo: UndoMode = "hybrid"
+    handles_failure: bool = False
+    is_awaited: bool = True
+
+
+@dataclass(frozen=True)
+class Each:
+    """A child for each item; how many there are is said by the state."""
+
+    undo: UndoMode = "hybrid"
+    tolerates: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -142,7 +169,7 @@ class Pivot:
     step: Leaf
 
 
-Leaf: TypeAlias = Ask | Run | Here | Wait | Sleep | Tell
+Leaf: TypeAlias = Ask | Run | Here | Sub | Each | Wait | Sleep | Tell
 Node: TypeAlias = Leaf | Mark | When | Choice | Fork | Loop | Pivot
 
 
@@ -169,17 +196,22 @@ _LEAVES: Final = st.one_of(
 )  # fmt: skip
 
 
+_SUBS: Final = st.builds(Sub, _UNDOS, st.booleans(), st.sampled_from([True, True, True, False]))
+_EACHES: Final = st.builds(Each, st.sampled_from(["hybrid", "hybrid", "none"]), st.sampled_from([0, 0, 1, None]))
+_FAMILIES: Final = st.one_of(_LEAVES, _LEAVES, _LEAVES, _SUBS, _EACHES)
+
+
 def _some(nodes: st.SearchStrategy[Any], least: int, most: int) -> st.SearchStrategy[Any]:
     return st.lists(nodes, min_size=least, max_size=most).map(tuple)
 
 
-def _nodes(depth: int) -> st.SearchStrategy[Any]:
+def _nodes(depth: int, leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Whatever may stand in a branch or a loop."""
     if depth == 0:
-        return _LEAVES
-    below = _nodes(depth - 1)
+        return leaves
+    below = _nodes(depth - 1, leaves)
     return st.one_of(
-        _LEAVES, _LEAVES, _LEAVES,
+        leaves, leaves, leaves,
         st.builds(When, _TESTS, _some(below, 1, 2), st.one_of(st.none(), below)),
         st.builds(Choice, _some(st.tuples(_TESTS, _some(below, 1, 2)), 1, 2), _some(below, 0, 1)),
         st.builds(Fork, _some(_some(below, 1, 2), 2, 3), st.sampled_from([1, 1, 2, 9, 9])),
@@ -187,11 +219,12 @@ def _nodes(depth: int) -> st.SearchStrategy[Any]:
     )  # fmt: skip
 
 
-def shapes(depth: int = 2) -> st.SearchStrategy[Shape]:
+def shapes(depth: int = 2, *, children: bool = True) -> st.SearchStrategy[Shape]:
     """Definitions with up to five forms in the main line, nested `depth` levels deep."""
-    pivots = st.builds(Pivot, _LEAVES)
-    chosen = st.builds(When, _TESTS, _some(st.one_of(_LEAVES, pivots), 1, 2), st.one_of(st.none(), _LEAVES))
-    inside = _nodes(depth)
+    leaves = _FAMILIES if children else _LEAVES
+    pivots = st.builds(Pivot, leaves)
+    chosen = st.builds(When, _TESTS, _some(st.one_of(leaves, pivots), 1, 2), st.one_of(st.none(), leaves))
+    inside = _nodes(depth, leaves)
     main = st.one_of(inside, inside, inside, st.builds(Mark, st.integers(1, 2)), pivots, chosen)
     return st.builds(Shape, _some(main, 1, 5), st.sampled_from([None, hours(1), days(5), days(5)]))
 
@@ -308,6 +341,10 @@ class _Builder:
                 return self.run(leaf, id_, mark)
             case Here():
                 return self.here(leaf, id_, mark)
+            case Sub():
+                return self.sub(leaf, id_, mark)
+            case Each():
+                return self.each(leaf, id_, mark)
             case Wait():
                 return self.wait(leaf, id_, mark)
             case Sleep(is_by_state):
@@ -389,6 +426,54 @@ class _Builder:
                     _answer(state, LOCALS[0], f"undo {id_}", None)
 
         return step
+
+    def sub(self, sub: Sub, id_: str, mark: str | None) -> Step[State]:
+        mode = Undo.NONE if sub.undo in ("none", "missing") else self.mode(sub.undo)
+
+        @self.saga.subsaga(self.child(), timeout=minutes(30), undo=mode, wait=sub.is_awaited, name=id_)
+        def step(state: State) -> Part:
+            mend(id_)
+            return Part(key=id_)
+
+        if sub.is_awaited:
+
+            @step.result
+            def completed(state: State, child: Part) -> Verdict:
+                return _answer(state, child.then, id_, mark)
+
+            if sub.handles_failure:
+
+                @step.failed
+                def failed(state: State, why: ChildFailed) -> Verdict:
+                    return _answer(state, "go", f"no {id_}", mark)
+
+        return step
+
+    def each(self, each: Each, id_: str, mark: str | None) -> Step[State]:
+        def items(state: State) -> list[Part]:
+            mend(id_)
+            return [Part(key=f"{id_}.{number}") for number in range(len(state.seen) % 4)]
+
+        mode = Undo.NONE if each.undo == "none" else Undo.HYBRID
+        step = self.saga.for_each(
+            items, self.child(), max_in_flight=2, tolerate=each.tolerates, timeout=hours(2), undo=mode, name=id_
+        )  # fmt: skip
+
+        @step.result
+        def one_completed(state: State, child: Part) -> Verdict:
+            return _answer(state, child.then, f"one of {id_}", mark)
+
+        @step.joined
+        def joined(state: State, tally: Tally) -> Verdict:
+            return _answer(state, "go", id_, mark)
+
+        return step
+
+    def child(self) -> Saga[Part]:
+        """What the sub-sagas are; how they end is told by the history."""
+        saga: Saga[Part] = Saga(f"part of {self.saga.name}", state=Part)
+        saga.flow(saga.sleep("rest", minutes(1)))
+        return saga
 
     def wait(self, wait: Wait, id_: str, mark: str | None) -> Step[State]:
         timeout = hours(30) if wait.has_timeout or self.shape.deadline is None else None

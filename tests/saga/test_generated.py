@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.saga.acts import Act, histories, play
-from tests.saga.generated import MAKERS, Ask, Fork, Loop, Shape, Tell, build, shapes
+from tests.saga.generated import MAKERS, Ask, Fork, Loop, Shape, Sub, Tell, build, shapes
 from tests.saga.scripted import BROKEN, LOCALS
 from tests.saga.world import World
 
@@ -49,6 +49,7 @@ def test_no_definition_and_no_history_breaks_a_promise(part: int) -> None:
 
 KEPT: dict[str, tuple[Shape, list[Act]]] = {
     "a start whose loop uses up its rounds at once": (Shape((Loop(0, (Tell(),), 1),)), []),
+    "a sub-saga with a time-out that nobody waits for": (Shape((Sub("none", is_awaited=False), Ask())), []),
     "the same beside a command": (Shape((Fork(((Ask(),), (Loop(0, (Tell(),), 1),))),)), []),
 }
 

@@ -15,15 +15,27 @@ from pydantic_core import to_json
 from saga_worker import Retry, Saga, days, seconds
 from saga_worker.saga.decide import describe_error
 from saga_worker.saga.fold import Limits
-from saga_worker.saga.inputs import ACTIVITY_DONE, LocalDone, LocalFailed, RunActivity
+from saga_worker.saga.fold.backlog import SAGA_SOURCE
+from saga_worker.saga.inputs import (
+    ACTIVITY_DONE,
+    COMPENSATED,
+    COMPLETED,
+    FAILED,
+    REFUSED,
+    LocalDone,
+    LocalFailed,
+    RunActivity,
+)
 from saga_worker.saga.instance import NEVER, Fate
 from saga_worker.saga.messages import Message, encode
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.routing import command_id
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
+from saga_worker.saga.steps import CommandOf
 from saga_worker.saga.terminal import resolve_terminal_error
+from saga_worker.testing.children import Child, children_asked_back, children_left
 from saga_worker.testing.promises import WatchedSaga
-from tests.saga.scripted import BROKEN, LOCALS, Begun, Out, Signal, Yes
+from tests.saga.scripted import BROKEN, LOCALS, Begun, Out, Signal, Then, Yes
 
 LIMITS: Final = Limits(attempts=Retry.fixed(2, seconds(10)), crashes=2, parking=days(3))
 
@@ -66,6 +78,24 @@ class World(WatchedSaga):
             return self.put(Role.ACTIVITY, outcome, encode(message), seq=seq)
         details = {"error": "it failed", "attempts": 1, "is_terminal": getattr(message, "then", "go") != "compensate"}
         return self.put(Role.ACTIVITY, outcome, to_json(details), seq=seq)
+
+    def open_children(self) -> list[tuple[Child, bool]]:
+        """Those that have not answered yet, and whether they were asked to go back."""
+        told = {row.message_id for row in self.rows.values() if row.role is Role.CHILD}
+        back = [(child, True) for child in children_asked_back(self)]
+        there = [(child, False) for child in children_left(self)]
+        return [(child, is_back) for child, is_back in [*there, *back] if child.message_id not in told]
+
+    def end_child(self, child: Child, is_back: bool, *, is_success: bool = True, then: Then = "go") -> None:
+        body = to_json({"reason": "told so"})
+        if is_back:
+            outcome = COMPENSATED if is_success else REFUSED
+        elif is_success:
+            outcome, body = COMPLETED, to_json({"key": child.step, "then": then})
+        else:
+            outcome = FAILED
+        source = f"{SAGA_SOURCE}{child.definition}"
+        self.store(Role.CHILD, outcome, body, message_id=child.message_id, source=source)
 
     def operator(self, command: str, step: str = "a") -> None:
         self.messages += 1
@@ -157,9 +187,13 @@ class World(WatchedSaga):
         progress = self.instance.progress if self.instance is not None else None
         if progress is not None:
             for record in progress.commands.values():
-                if record.fate in (Fate.SENT, Fate.UNKNOWN) and not isinstance(self.step_of(record), LocalStep):
+                if record.fate in (Fate.SENT, Fate.UNKNOWN) and isinstance(
+                    self.step_of(record), CommandOf | ActivityStep
+                ):
                     is_activity = isinstance(self.step_of(record), ActivityStep)
                     self.answer(record.seq, Out() if is_activity else Yes())
+            for child, is_back in self.open_children():
+                self.end_child(child, is_back)
             for command in ("resume", "delivered", "retry"):
                 self.operator(command)
             for name, timer in progress.timers.items():
