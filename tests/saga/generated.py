@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias
 
 from hypothesis import strategies as st
-from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -60,13 +59,6 @@ class TakeBack(UndoOf[DoIt, Yes, No]):
     seen: list[str]
 
 
-class Part(BaseModel):
-    """The state of a child; `then` is what its parent is to do when it completes."""
-
-    key: str
-    then: Then = "go"
-
-
 UndoMode: TypeAlias = Literal["hybrid", "strict", "none", "missing"]
 
 
@@ -95,20 +87,23 @@ class Here:
 
 
 @dataclass(frozen=True)
-class Sub:
+class Child:
     """A sub-saga."""
 
     undo: UndoMode = "hybrid"
     handles_failure: bool = False
+    has_timeout: bool = False
     is_awaited: bool = True
 
 
 @dataclass(frozen=True)
 class Each:
-    """A child for each item; how many there are is said by the state."""
+    """A child for each of `count` items."""
 
-    undo: UndoMode = "hybrid"
-    tolerates: int | None = 0
+    count: int = 2
+    in_flight: int = 2
+    tolerate: int | None = 0
+    undo: Literal["hybrid", "none"] = "hybrid"
 
 
 @dataclass(frozen=True)
@@ -169,7 +164,7 @@ class Pivot:
     step: Leaf
 
 
-Leaf: TypeAlias = Ask | Run | Here | Sub | Each | Wait | Sleep | Tell
+Leaf: TypeAlias = Ask | Run | Here | Child | Each | Wait | Sleep | Tell
 Node: TypeAlias = Leaf | Mark | When | Choice | Fork | Loop | Pivot
 
 
@@ -194,11 +189,11 @@ _WAITS: Final = st.builds(
 _LEAVES: Final = st.one_of(
     _ASKS, _ASKS, _ASKS, _RUNS, _HERES, _WAITS, st.builds(Sleep, st.booleans()), st.builds(Tell)
 )  # fmt: skip
-
-
-_SUBS: Final = st.builds(Sub, _UNDOS, st.booleans(), st.sampled_from([True, True, True, False]))
-_EACHES: Final = st.builds(Each, st.sampled_from(["hybrid", "hybrid", "none"]), st.sampled_from([0, 0, 1, None]))
-_FAMILIES: Final = st.one_of(_LEAVES, _LEAVES, _LEAVES, _SUBS, _EACHES)
+_CHILDREN: Final = st.one_of(
+    st.builds(Child, _UNDOS, st.booleans(), st.booleans(), st.sampled_from([True, True, True, False])),
+    st.builds(Each, st.integers(0, 4), st.integers(1, 3), st.sampled_from([0, 1, None]),
+              st.sampled_from(["hybrid", "none"])),
+)  # fmt: skip
 
 
 def _some(nodes: st.SearchStrategy[Any], least: int, most: int) -> st.SearchStrategy[Any]:
@@ -219,9 +214,9 @@ def _nodes(depth: int, leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]
     )  # fmt: skip
 
 
-def shapes(depth: int = 2, *, children: bool = True) -> st.SearchStrategy[Shape]:
-    """Definitions with up to five forms in the main line, nested `depth` levels deep."""
-    leaves = _FAMILIES if children else _LEAVES
+def shapes(depth: int = 2, *, children: bool = False) -> st.SearchStrategy[Shape]:
+    """Definitions with up to five forms in the main line, nested `depth` levels deep; `children`: with sub-sagas."""
+    leaves = st.one_of(_LEAVES, _LEAVES, _CHILDREN) if children else _LEAVES
     pivots = st.builds(Pivot, leaves)
     chosen = st.builds(When, _TESTS, _some(st.one_of(leaves, pivots), 1, 2), st.one_of(st.none(), leaves))
     inside = _nodes(depth, leaves)
@@ -288,6 +283,8 @@ class _Builder:
         self.marks: list[str] = []
         self.is_pivoted = any(isinstance(node, Pivot) for node in _all(shape.nodes))
         self.races = 0  # how many joins around this place need not wait for it
+        self.child: Saga[State] = Saga(f"{name} child", state=State, deadline=days(30))
+        self.child.flow(self.child.sleep("on", minutes(1)))
         self._entries()
         nodes = [self.node(node) for node in shape.nodes]
         self.saga.flow(*nodes)
@@ -341,8 +338,8 @@ class _Builder:
                 return self.run(leaf, id_, mark)
             case Here():
                 return self.here(leaf, id_, mark)
-            case Sub():
-                return self.sub(leaf, id_, mark)
+            case Child():
+                return self.child_step(leaf, id_, mark)
             case Each():
                 return self.each(leaf, id_, mark)
             case Wait():
@@ -427,53 +424,47 @@ class _Builder:
 
         return step
 
-    def sub(self, sub: Sub, id_: str, mark: str | None) -> Step[State]:
-        mode = Undo.NONE if sub.undo in ("none", "missing") else self.mode(sub.undo)
+    def child_step(self, child: Child, id_: str, mark: str | None) -> Step[State]:
+        timeout = hours(2) if child.has_timeout else None
 
-        @self.saga.subsaga(self.child(), timeout=minutes(30), undo=mode, wait=sub.is_awaited, name=id_)
-        def step(state: State) -> Part:
+        @self.saga.subsaga(
+            self.child, timeout=timeout, undo=self.mode(child.undo), wait=child.is_awaited, name=id_
+        )  # fmt: skip
+        def step(state: State) -> State:
             mend(id_)
-            return Part(key=id_)
+            return State(key=id_, seen=state.seen)
 
-        if sub.is_awaited:
+        @step.result
+        def ended(state: State, last: State) -> Verdict:
+            return _answer(state, _then_of(last), id_, mark)
 
-            @step.result
-            def completed(state: State, child: Part) -> Verdict:
-                return _answer(state, child.then, id_, mark)
+        if child.handles_failure:
 
-            if sub.handles_failure:
-
-                @step.failed
-                def failed(state: State, why: ChildFailed) -> Verdict:
-                    return _answer(state, "go", f"no {id_}", mark)
+            @step.failed
+            def failed(state: State, why: ChildFailed) -> Verdict:
+                return _answer(state, "go", f"no {id_}", mark)
 
         return step
 
     def each(self, each: Each, id_: str, mark: str | None) -> Step[State]:
-        def items(state: State) -> list[Part]:
+        def items(state: State) -> list[State]:
             mend(id_)
-            return [Part(key=f"{id_}.{number}") for number in range(len(state.seen) % 4)]
+            return [State(key=f"{id_}/{n}") for n in range(each.count)]
 
-        mode = Undo.NONE if each.undo == "none" else Undo.HYBRID
+        undo = Undo.HYBRID if each.undo == "hybrid" else Undo.NONE
         step = self.saga.for_each(
-            items, self.child(), max_in_flight=2, tolerate=each.tolerates, timeout=hours(2), undo=mode, name=id_
-        )  # fmt: skip
+            items, self.child, max_in_flight=each.in_flight, tolerate=each.tolerate, undo=undo, name=id_
+        )
 
         @step.result
-        def one_completed(state: State, child: Part) -> Verdict:
-            return _answer(state, child.then, f"one of {id_}", mark)
+        def item_ended(state: State, last: State) -> Verdict:
+            return _answer(state, _then_of(last), id_, mark)
 
         @step.joined
         def joined(state: State, tally: Tally) -> Verdict:
-            return _answer(state, "go", id_, mark)
+            return _answer(state, "go", f"all of {id_}", mark)
 
         return step
-
-    def child(self) -> Saga[Part]:
-        """What the sub-sagas are; how they end is told by the history."""
-        saga: Saga[Part] = Saga(f"part of {self.saga.name}", state=Part)
-        saga.flow(saga.sleep("rest", minutes(1)))
-        return saga
 
     def wait(self, wait: Wait, id_: str, mark: str | None) -> Step[State]:
         timeout = hours(30) if wait.has_timeout or self.shape.deadline is None else None
@@ -526,6 +517,12 @@ def _all(nodes: tuple[Node, ...]) -> Iterator[Node]:
         yield node
         if isinstance(node, When):  # the only form a pivot may stand in
             yield from _all((*node.then, *(() if node.otherwise is None else (node.otherwise,))))
+
+
+def _then_of(last: State) -> Then:
+    """A child says in its last state what its parent is to do."""
+    then: Then = last.seen[-1] if last.seen else "go"  # type: ignore[assignment]
+    return then
 
 
 def _test(number: int) -> Callable[[State], bool]:

@@ -13,29 +13,20 @@ from msgspec.structs import replace
 from pydantic_core import to_json
 
 from saga_worker import Retry, Saga, days, seconds
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.decide import describe_error
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.fold.backlog import SAGA_SOURCE
-from saga_worker.saga.inputs import (
-    ACTIVITY_DONE,
-    COMPENSATED,
-    COMPLETED,
-    FAILED,
-    REFUSED,
-    LocalDone,
-    LocalFailed,
-    RunActivity,
-)
+from saga_worker.saga.inputs import ACTIVITY_DONE, COMPENSATED, COMPLETED, LocalDone, LocalFailed, RunActivity
 from saga_worker.saga.instance import NEVER, Fate
 from saga_worker.saga.messages import Message, encode
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.routing import command_id
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
-from saga_worker.saga.steps import CommandOf
 from saga_worker.saga.terminal import resolve_terminal_error
-from saga_worker.testing.children import Child, children_asked_back, children_left
+from saga_worker.testing.children import Child, children_asked_back, children_started
 from saga_worker.testing.promises import WatchedSaga
-from tests.saga.scripted import BROKEN, LOCALS, Begun, Out, Signal, Then, Yes
+from tests.saga.scripted import BROKEN, LOCALS, Begun, Out, Signal, Yes
 
 LIMITS: Final = Limits(attempts=Retry.fixed(2, seconds(10)), crashes=2, parking=days(3))
 
@@ -51,6 +42,7 @@ class World(WatchedSaga):
         self.authors = authors
         self.prefix = prefix
         self.messages = 0
+        self.children_told: set[str] = set()
         self.effects_of_locals: list[tuple[str, bool]] = []  # step, and whether it was taken back
 
     # -- what a history may do --------------------------------------------------------------------------------------
@@ -79,21 +71,18 @@ class World(WatchedSaga):
         details = {"error": "it failed", "attempts": 1, "is_terminal": getattr(message, "then", "go") != "compensate"}
         return self.put(Role.ACTIVITY, outcome, to_json(details), seq=seq)
 
-    def open_children(self) -> list[tuple[Child, bool]]:
-        """Those that have not answered yet, and whether they were asked to go back."""
-        told = {row.message_id for row in self.rows.values() if row.role is Role.CHILD}
-        back = [(child, True) for child in children_asked_back(self)]
-        there = [(child, False) for child in children_left(self)]
-        return [(child, is_back) for child, is_back in [*there, *back] if child.message_id not in told]
+    def children(self) -> list[Child]:
+        """Those that were started, or asked to go back, and have not answered that."""
+        asked = [*children_started(self), *children_asked_back(self)]
+        return [child for child in asked if child.message_id not in self.children_told]
 
-    def end_child(self, child: Child, is_back: bool, *, is_success: bool = True, then: Then = "go") -> None:
-        body = to_json({"reason": "told so"})
-        if is_back:
-            outcome = COMPENSATED if is_success else REFUSED
-        elif is_success:
-            outcome, body = COMPLETED, to_json({"key": child.step, "then": then})
-        else:
-            outcome = FAILED
+    def child_ends(self, child: Child, outcome: str = COMPLETED, then: str = "go") -> None:
+        """It says how it has ended; asked to go back it cannot complete any more."""
+        is_asked_back = child in children_asked_back(self)
+        if is_asked_back and outcome == COMPLETED:
+            outcome = COMPENSATED
+        self.children_told.add(child.message_id)
+        body = to_json({"key": "child", "seen": [then]}) if outcome == COMPLETED else to_json({"reason": "so it is"})
         source = f"{SAGA_SOURCE}{child.definition}"
         self.store(Role.CHILD, outcome, body, message_id=child.message_id, source=source)
 
@@ -187,13 +176,13 @@ class World(WatchedSaga):
         progress = self.instance.progress if self.instance is not None else None
         if progress is not None:
             for record in progress.commands.values():
-                if record.fate in (Fate.SENT, Fate.UNKNOWN) and isinstance(
-                    self.step_of(record), CommandOf | ActivityStep
-                ):
+                if record.fate in (Fate.SENT, Fate.UNKNOWN) and not isinstance(self.step_of(record), LocalStep):
+                    if isinstance(self.step_of(record), SubsagaStep | EachStep):
+                        continue
                     is_activity = isinstance(self.step_of(record), ActivityStep)
                     self.answer(record.seq, Out() if is_activity else Yes())
-            for child, is_back in self.open_children():
-                self.end_child(child, is_back)
+            for child in self.children():
+                self.child_ends(child)
             for command in ("resume", "delivered", "retry"):
                 self.operator(command)
             for name, timer in progress.timers.items():
