@@ -177,6 +177,7 @@ class Client:
 
     async def _store(self, row: NewRow, route: Route) -> bool:
         """Whether it was there already."""
+        verdict = Verdict.NEW
         for attempt in range(TRIES):
             try:
                 async with self._database.transaction() as connection:
