@@ -13,7 +13,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from types import UnionType
-from typing import Any, Concatenate, Final, Generic, NoReturn, Self, TypeVar, Union, get_args, get_origin, overload
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    NoReturn,
+    Self,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    overload,
+)
 
 from pydantic import BaseModel
 
@@ -42,6 +55,8 @@ class Bounds:
     terminal: tuple[type[Exception], ...] | None = None
     as_terminal: ErrorMapper | None = None
     concurrency: int | None = None
+    repeatable: bool | None = None
+    undo_repeatable: bool | None = None
 
     def over(self, other: Bounds) -> Bounds:
         """These, and where they say nothing those of `other`."""
@@ -118,12 +133,14 @@ class Activity(ABC, Generic[I, O]):
         cls, *, timeout: timedelta | None = None, retry: Retry | None = None, undo: Undo | None = None,
         undo_timeout: timedelta | None = None, undo_retry: Retry | None = None,
         terminal: tuple[type[Exception], ...] | None = None, as_terminal: ErrorMapper | None = None,
-        concurrency: int | None = None, **more: Any,
+        concurrency: int | None = None, repeatable: bool | None = None, undo_repeatable: bool | None = None,
+        **more: Any,
     ) -> None:  # fmt: skip
         super().__init_subclass__(**more)
         given = Bounds(
             timeout=timeout, retry=retry, undo=undo, undo_timeout=undo_timeout, undo_retry=undo_retry,
-            terminal=terminal, as_terminal=as_terminal, concurrency=concurrency,
+            terminal=terminal, as_terminal=as_terminal, concurrency=concurrency, repeatable=repeatable,
+            undo_repeatable=undo_repeatable,
         )  # fmt: skip
         cls.bounds = given.over(cls.bounds)
         if cls.__dict__.get("__module__") == __name__:
@@ -136,9 +153,11 @@ class Activity(ABC, Generic[I, O]):
         if cls.execute is Activity.execute:
             return  # an abstract base
         cls.execute_shape = _read_execute(cls.execute, *models, is_method=True)[2]
-        taking_back: Any = cls.compensate
-        has_one = taking_back is not None and taking_back is not Activity.compensate
-        cls.compensate_shape = _read_compensate(taking_back, *models, is_method=True) if has_one else None
+        taking_back = cast("Callable[..., Any] | None", cls.compensate)  # a class may say that it has none
+        if taking_back is None or taking_back is Activity.compensate:
+            cls.compensate_shape = None
+        else:
+            cls.compensate_shape = _read_compensate(taking_back, *models, is_method=True)
 
     @abstractmethod
     async def execute(self, inp: I, /, *args: Any, **kwargs: Any) -> O | WaitFor:
@@ -212,7 +231,8 @@ def activity(
     compensate: Callable[Concatenate[I, O, ...], Awaitable[None]], timeout: timedelta | None = None,
     retry: Retry | None = None, undo: Undo | None = None, undo_timeout: timedelta | None = None,
     undo_retry: Retry | None = None, terminal: tuple[type[Exception], ...] | None = None,
-    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, name: str | None = None,
+    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, repeatable: bool | None = None,
+    undo_repeatable: bool | None = None, name: str | None = None,
 ) -> FunctionActivity[I, O]: ...  # fmt: skip
 
 
@@ -221,7 +241,8 @@ def activity(
     work: Callable[Concatenate[I, ...], Awaitable[O | WaitFor]], /, *, timeout: timedelta | None = None,
     retry: Retry | None = None, undo: Undo | None = None, undo_timeout: timedelta | None = None,
     undo_retry: Retry | None = None, terminal: tuple[type[Exception], ...] | None = None,
-    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, name: str | None = None,
+    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, repeatable: bool | None = None,
+    undo_repeatable: bool | None = None, name: str | None = None,
 ) -> FunctionActivity[I, O]: ...  # fmt: skip
 
 
@@ -230,7 +251,8 @@ def activity(
     *, timeout: timedelta | None = None, retry: Retry | None = None, undo: Undo | None = None,
     undo_timeout: timedelta | None = None, undo_retry: Retry | None = None,
     terminal: tuple[type[Exception], ...] | None = None, as_terminal: ErrorMapper | None = None,
-    concurrency: int | None = None, name: str | None = None,
+    concurrency: int | None = None, repeatable: bool | None = None, undo_repeatable: bool | None = None,
+    name: str | None = None,
 ) -> _Decorator: ...  # fmt: skip
 
 
@@ -239,7 +261,8 @@ def activity(
     compensate: Callable[..., Awaitable[None]] | None = None, timeout: timedelta | None = None,
     retry: Retry | None = None, undo: Undo | None = None, undo_timeout: timedelta | None = None,
     undo_retry: Retry | None = None, terminal: tuple[type[Exception], ...] | None = None,
-    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, name: str | None = None,
+    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, repeatable: bool | None = None,
+    undo_repeatable: bool | None = None, name: str | None = None,
 ) -> Any:  # fmt: skip
     """An activity for many sagas made of an async function: as a decorator, with or without options, or by a call.
 
@@ -248,7 +271,7 @@ def activity(
     """
     bounds = Bounds(
         timeout=timeout, retry=retry, undo=undo, undo_timeout=undo_timeout, undo_retry=undo_retry, terminal=terminal,
-        as_terminal=as_terminal, concurrency=concurrency,
+        as_terminal=as_terminal, concurrency=concurrency, repeatable=repeatable, undo_repeatable=undo_repeatable,
     )  # fmt: skip
     decorate = _Decorator(bounds, name, compensate)
     return decorate if work is None else decorate(work)
@@ -376,8 +399,7 @@ class _Reader:
             self.refuse(remedy)
         if wanted is not None and hint is not wanted:
             self.refuse(f"{hint.__name__} is annotated where the class says {wanted.__name__}; write the same in both")
-        found: type[BaseModel] = hint
-        return found
+        return cast("type[BaseModel]", hint)
 
     def refuse(self, problem: str) -> NoReturn:
         raise DefinitionError(f"{where(self._work)}: {self._name}: {problem}.") from None

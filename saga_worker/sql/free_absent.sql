@@ -10,7 +10,7 @@ WHERE id = ANY(ARRAY(
       AND i.reason = 'definition_absent'
       AND (s.definition || '/' || s.definition_version = ANY($1::text[])
            OR (s.finished_at IS NOT NULL AND s.unsettled = 0
-               AND NOT EXISTS (SELECT FROM saga_worker.child AS c WHERE c.ref = s.ref)
+               AND (SELECT c.parent FROM saga_worker.child AS c WHERE c.ref = s.ref LIMIT 1) IS NULL
                AND EXISTS (SELECT FROM unnest($1::text[]) AS live
                            WHERE left(live, length(s.definition) + 1) = s.definition || '/')))
     ORDER BY i.id

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final, Generic, NoReturn, Self, TypeVar
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
@@ -263,7 +263,7 @@ class SagaTest(Generic[S]):
             self._fail("the saga has not started, so it has no state")
         instance = self.one.instance
         version = self.one.registry.find(instance.definition, instance.definition_version) or self.saga
-        model: type[S] = version.state_model
+        model = cast("type[S]", version.state_model)
         return model.model_validate_json(upcasted(model, self.one.instance.state), by_name=True, by_alias=False)
 
     @property
@@ -296,6 +296,10 @@ class SagaTest(Generic[S]):
         """Every published event, in order."""
         events = (effect for effect in self.one.effects if isinstance(effect, PublishEvent))
         return [self._model(effect) for effect in events if effect.step != NO_STEP]
+
+    def was_undone(self, step: str) -> bool:
+        """Whether all that this step has done is taken back, as `Client.was_undone` says it."""
+        return self.one.instance is not None and self.one.instance.progress.was_undone(step)
 
     @property
     def lifecycle(self) -> list[str]:

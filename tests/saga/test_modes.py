@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from saga_worker import (
+    Activity,
     ActivityContext,
     Command,
     Compensate,
@@ -23,6 +24,7 @@ from saga_worker import (
     Undo,
     UndoOf,
     Verdict,
+    activity,
     days,
     hours,
     minutes,
@@ -33,7 +35,7 @@ from saga_worker import (
 )
 from saga_worker.activities import after_loss, may_repeat
 from saga_worker.activity_rows import Attempt
-from saga_worker.saga.checks import hints
+from saga_worker.saga.hints import hints
 from saga_worker.saga.inputs import RunActivity
 from saga_worker.saga.messages import Done
 from saga_worker.saga.registry import Registry
@@ -194,6 +196,16 @@ def test_what_comes_to_a_failed_saga_is_held_and_taken_up_by_the_retry() -> None
     test.event(Approved()).expect_outcome("held: failed").advance(days(30)).expect_status("failed")
 
     test.operator("retry").expect_activity(test.saga.steps["work"]).expect_status("running")  # type: ignore[arg-type]
+
+
+def test_a_second_start_is_told_so_also_by_a_saga_that_stands_still() -> None:
+    """features: 18"""
+    test = SagaTest(forward_only()).given(Begun()).expect(First).operator("pause")
+    test.event(Begun()).expect_outcome("ignored: duplicate_start")
+
+    test.operator("resume").reject().expect_status("failed")
+    test.event(Begun()).expect_outcome("ignored: duplicate_start")
+    test.event(Approved()).expect_outcome("held: failed")
 
 
 def test_a_failed_saga_takes_nothing_else_and_may_be_ended_for_good() -> None:
@@ -531,3 +543,35 @@ def test_or_it_fails_and_keeps_what_was_done() -> None:
     test = retried(OnExhausted.FAIL).expect_status("failed", reason=TOO_OFTEN).expect_nothing()
 
     test.operator("retry").expect_outcome("ignored: nothing_to_retry").advance(days(3)).expect_nothing()
+
+
+class Pay(Activity[State, Receipt], timeout=minutes(1), retry=Retry.fixed(3), repeatable=False):
+    async def execute(self, input: State) -> Receipt:
+        raise AssertionError("the core runs nothing")
+
+    async def compensate(self, input: State, output: Receipt | None) -> None: ...
+
+
+class PayTwice(Pay, repeatable=True, undo_repeatable=False): ...
+
+
+def test_a_reusable_activity_says_of_itself_that_it_must_not_be_repeated() -> None:
+    """features: 49"""
+
+    @activity(timeout=minutes(1), repeatable=False)
+    async def once(input: State) -> Receipt:
+        raise AssertionError("the core runs nothing")
+
+    saga = Saga("reusing", state=State)
+    begins(saga)
+    steps = [
+        saga.step(Pay(), input=lambda state: state, name="pay"),
+        saga.step(PayTwice(), input=lambda state: state, name="twice"),
+        saga.step(once, input=lambda state: state, name="once"),
+    ]
+    saga.flow(*steps)
+
+    assert [(step.repeats.step, step.repeats.undo) for step in steps] == [(False, True), (True, False), (False, True)]
+    assert [hint.partition(": step ")[2].partition(" has ")[0] for hint in hints(saga) if "repeatable" in hint] == [
+        "pay"
+    ]

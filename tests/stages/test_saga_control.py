@@ -22,11 +22,12 @@ from saga_worker import (
     clear_hooks,
     days,
     minutes,
+    operator_requests,
     pivot,
     register_hooks,
 )
-from saga_worker.admin import operator_request
-from saga_worker.admin.operator_request import Request, Target
+from saga_worker.client import Client, NotDecided, NotTaken
+from saga_worker.operator_requests import Request, Target
 from saga_worker.outbox import EVENTS, OutboxRow
 from saga_worker.saga.messages import Done
 from saga_worker.saga.routing import command_id, ref_of
@@ -299,9 +300,9 @@ async def test_a_timer_that_has_fired_since_it_was_looked_at_is_left_alone(run: 
     async with at_ship(database, run) as told:
         target = Target(ref_of("account", "7"), "account", "7", None)
         old = Request("timer_cancel", {"timer": "timeout:3:1"})
-        ids = await operator_request.request(told.h.database, [target], old, actor="ann", why=None)
+        ids = await operator_requests.request(told.h.database, [target], old, actor="ann", why=None)
 
-        found = await operator_request.outcomes(told.h.database, ids, wait_seconds=30)
+        found = await operator_requests.outcomes(told.h.database, ids, wait_seconds=30)
 
         assert found == {"timer_not_armed": 1}
 
@@ -316,6 +317,9 @@ async def test_a_saga_without_compensation_fails_and_is_retried(run: Run, databa
         (failed,) = await told.h.query("SELECT finished_at FROM saga_worker.v_saga")
         assert failed["finished_at"] is not None
         assert await told.h.query("SELECT FROM saga_worker.wake") == []
+
+        shown = await asyncio.to_thread(run, "saga", "show", "account/7")
+        assert "`saga-worker saga retry` goes on from there" in shown.out.splitlines()[0]
 
         assert (await told.operate("retry", "account/7")).code == 0
         await told.has_sent("reserve", "charge", "ship", "ship")
@@ -374,6 +378,40 @@ async def test_the_life_of_a_saga_is_published_to_the_exchange_with_its_steps(ru
     ]  # fmt: skip
     assert from_json(events[1].body)["key"] == "7"
     assert {event.message_id for event in events} <= {row["id"] for row in rows}
+
+
+async def test_a_program_has_a_saga_taken_back_and_asks_what_was_undone(run: Run, database: str) -> None:
+    """features: 47; 48"""
+    async with at_ship(database, run) as told, Client(source="desk") as client:
+        saga = shop()
+        await client.mark_undone(saga, "7", "charge", why="refunded by hand")
+        await client.compensate(saga, "7", why="a mistake")
+        await told.answer(4)
+        await told.answer(5)
+        await told.becomes("compensated")
+
+        undone = [await client.was_undone(saga, "7", step) for step in ("reserve", "charge", "ship")]
+        assert undone == [True, True, True]
+        assert await client.was_undone(saga, "8", "reserve") is False
+        with pytest.raises(ValueError, match="has no step pay"):
+            await client.was_undone(saga, "7", "pay")
+        with pytest.raises(NotTaken, match="it has ended") as refused:
+            await client.compensate(saga, "7", why="again")
+        assert refused.value.reason == "saga_finished"
+        with pytest.raises(NotTaken, match="There is no saga account/8"):
+            await client.compensate(saga, "8", why="a mistake")
+    assert await asyncio.to_thread(audit, database) == [
+        {"actor": "desk", "action": action, "target": "saga/account/7", "reason": why}
+        for action, why in (("mark_undone", "refunded by hand"), ("compensate", "a mistake"), ("compensate", "again"))
+    ]
+
+
+async def test_a_program_is_told_when_no_worker_decides(run: Run, database: str) -> None:
+    async with at_ship(database, run) as told, Client() as client:
+        await told.h.pool.stop()
+
+        with pytest.raises(NotDecided, match="it is stored and will be"):
+            await client.compensate(shop(), "7", why="a mistake", timeout=0.2)
 
 
 @pytest.mark.parametrize("command", ["compensate", "cancel"])

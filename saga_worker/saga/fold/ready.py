@@ -49,7 +49,7 @@ def _may_run(copy: WorkingCopy, row: InboxRow) -> bool:
     is_operators = row.role is Role.OPERATOR
     if copy.upgrade is not None and copy.change.suspect is not None:
         return False  # the upgrade may be what killed, and whatever runs now would run it
-    if not is_operators and copy.is_blocked():
+    if not is_operators and copy.is_blocked() and not copy.is_second_start(row):
         hold(copy, row)
         return False
     if not is_operators and copy.rows_wait:
