@@ -38,8 +38,8 @@ MEANINGS = {
     Status.COMPENSATING: "taking back what was done or may have been done, newest first",
     Status.COMPLETED: "ended, keeping what was done",
     Status.COMPENSATED: "ended, everything that was known to be done is taken back",
-    Status.FAILED: "ended with effects left, by an operator or by the definition only",
-    Status.PAUSED: "held by an operator: neither events nor timers move it",
+    Status.FAILED: "ended with effects left, by an operator or by the definition; with open steps it can be retried",
+    Status.PAUSED: "held by an operator, or by the definition: neither events nor timers move it",
 }
 
 

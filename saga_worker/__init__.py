@@ -15,6 +15,7 @@ __all__ = [
     "ChildFailed",
     "Command",
     "Compensate",
+    "CompensationContext",
     "Complete",
     "DefinitionError",
     "Done",
@@ -33,6 +34,7 @@ __all__ = [
     "Saga",
     "SecondStart",
     "Step",
+    "StepContext",
     "Tally",
     "TerminalError",
     "Undo",
@@ -41,12 +43,14 @@ __all__ = [
     "WaitFor",
     "activity",
     "choice",
+    "clear_hooks",
     "clear_terminal_errors",
     "days",
     "hours",
     "minutes",
     "parallel",
     "pivot",
+    "register_hooks",
     "register_terminal_errors",
     "repeat_until",
     "resolve_terminal_error",
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
     from saga_worker.saga.entity import Entity
     from saga_worker.saga.errors import DefinitionError, TerminalError
     from saga_worker.saga.forms import choice, parallel, pivot, repeat_until, when
+    from saga_worker.saga.hooks import CompensationContext, StepContext, clear_hooks, register_hooks
     from saga_worker.saga.messages import Command, Done, Event, Message, Rejected, UndoOf
     from saga_worker.saga.own_work import ActivityContext, ActivityFailed
     from saga_worker.saga.placed import Outputs
@@ -100,6 +105,7 @@ else:
         "entity": ("Entity",),
         "errors": ("DefinitionError", "TerminalError"),
         "forms": ("choice", "parallel", "pivot", "repeat_until", "when"),
+        "hooks": ("CompensationContext", "StepContext", "clear_hooks", "register_hooks"),
         "messages": ("Command", "Done", "Event", "Message", "Rejected", "UndoOf"),
         "own_work": ("ActivityContext", "ActivityFailed"),
         "placed": ("Outputs",),

@@ -7,6 +7,7 @@ and hands back the author's answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from saga_worker.sql.connection import Connection
 class StoredSaga:
     """What is known of a saga without reading how far it has come. `state` is JSON of the author's model."""
 
+    saga_id: UUID
     ref: UUID | None
     definition: str
     version: int
@@ -32,6 +34,24 @@ class StoredSaga:
 
     def __str__(self) -> str:
         return f"{self.definition}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class TakenEvent:
+    """An event that a saga has taken. Type and body are None when the inbox keeps the message no more."""
+
+    revision: int
+    decided_at: datetime
+    type: str | None
+    source: str
+    message_id: str
+    body: bytes | None
+
+
+async def events(connection: Connection, saga: StoredSaga, *, limit: int) -> list[TakenEvent]:
+    """The events that this saga has taken, in the order in which it took them; of many the newest."""
+    rows = await connection.fetch("saga_events", saga.saga_id, limit)
+    return [TakenEvent(**{**dict(row), "body": None if row["body"] is None else bytes(row["body"])}) for row in rows]
 
 
 async def ask(connection: Connection, query: Query[S, A], key: str | int | UUID) -> A:
@@ -70,4 +90,6 @@ async def find(connection: Connection, saga_id: UUID | None, ref: UUID | None, *
     row = await connection.fetchrow("saga_state", saga_id, ref)
     if row is None:
         raise QueryRefused(f"There is no saga {name}.")
-    return StoredSaga(row["ref"], row["definition"], row["definition_version"], row["key"], bytes(row["state"]))
+    return StoredSaga(
+        row["saga_id"], row["ref"], row["definition"], row["definition_version"], row["key"], bytes(row["state"])
+    )

@@ -51,6 +51,7 @@ class Event(StrEnum):
     DEFINITION_CHANGED = "definition_changed"
     SAGA_ATTENTION = "saga_attention"
     HANDLER_RAISED = "handler_raised"
+    HOOK_RAISED = "hook_raised"
     ROW_DEAD = "row_dead"
     ROW_SUSPECT = "row_suspect"
     OUTBOX_REFUSED = "outbox_refused"

@@ -51,7 +51,7 @@ from saga_worker.sweepers import (
     Sweeper,
 )
 from saga_worker.telemetry import Event, Field
-from saga_worker.wake_up import Listener, Teller
+from saga_worker.wake_up import EndTeller, Listener, Teller
 
 if TYPE_CHECKING:
     from saga_worker.sql.sessions import Sessions
@@ -182,8 +182,9 @@ class Worker:
         self.deliveries, self.consumer = self.intake.deliveries, self.intake.consumer
         self.sweepers = self._make_sweepers()
         self.teller = Teller(url, settings.schema_) if "advance" not in self.roles else None
+        self.end_teller = EndTeller(self.database)
         can_listen = "advance" in self.roles and not settings.pgbouncer
-        self.listener = Listener(url, settings.schema_, on_news=self.pool.look) if can_listen else None
+        self.listener = self._make_listener(url) if can_listen else None
         self._telling: asyncio.Task[None] | None = None
 
     # -- building ---------------------------------------------------------------------------------------------------
@@ -232,8 +233,14 @@ class Worker:
         self.orchestrator.slots = activities.slots
         return activities
 
+    def _make_listener(self, url: str) -> Listener:
+        waits = self.end_teller.somebody_waits
+        return Listener(url, self.settings.schema_, on_news=self.pool.look, on_waiting=waits)
+
     def _own_work(self, advanced: Advanced) -> None:
         """What a commit wants from this process besides messages."""
+        if self.end_teller.is_wanted and any(change.has_ended for change in advanced.changes):
+            self.end_teller.tell()
         if self.activities is not None:
             self.activities.hand_over(advanced.activities, advanced.slots)
         if advanced.local:
@@ -368,7 +375,7 @@ class Worker:
         self.is_ready = False  # no new work is sent here
         if "consume" in self.roles:
             await self.intake.stop()  # the batches in hand are stored and acknowledged; what is behind goes back
-        for hint in (self.teller, self.listener):
+        for hint in (self.teller, self.listener, self.end_teller):
             if hint is not None:
                 await hint.stop()
         for sweeper in self.sweepers:  # they hand work to the pool, so they end before it

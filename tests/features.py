@@ -3,10 +3,10 @@
     python -m tests.features                         row → state → tests, one line each; --json: one document
     python -m tests.features --mutate 20 --seed 1    breaks one line for each of 20 rows, in a copy of the tree
 
-Reads docs/features.md and the lines `features: 72, 81; L3` in the docstrings of tests (of a module: all its tests),
-without importing any test. Exits with 1 if a row of the page has no test, a test names a row that the page does not
-have, or no test of a row noticed what was broken for it; with 2 if page, labels or options cannot be understood, or
-tests fail before anything is broken.
+Reads docs/features.md, the defects of docs/defects.md, and the lines `features: 72, 81; L3, M7` in docstrings of tests
+(of a module: all its tests), without importing any test. Exits with 1 if a row or a defect has no test, a test names a
+row that no page has, or no test of a row noticed what was broken for it; with 2 if pages, labels or options cannot be
+understood, or tests fail before anything is broken.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from tests.mutants import NotGreen, Workshop
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGE: Final = ROOT / "docs" / "features.md"
+DEFECTS: Final = ROOT / "docs" / "defects.md"
 STATES: Final = ("done", "partly", "open")
 ELSEWHERE: Final = "## Rows without an answer here"
 # Tests that need neither PostgreSQL nor RabbitMQ: files, or folders.
@@ -43,6 +44,7 @@ SERVERLESS: Final = (
     "tests/stages/test_saga_report.py",
 )
 _NAME: Final = re.compile(r"L?[1-9]\d*")
+_DEFECT: Final = re.compile(r"M[1-9]\d*")
 _LABEL: Final = re.compile(r"^[ \t]*features:(.*)$", re.MULTILINE)
 
 
@@ -64,10 +66,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The rows that want tests, by name and in the order of the page, and the names of those that want none."""
+    """The rows that want tests, by name and in the order of the page, and the names of those that want none.
+
+    `defects`: what must not come back, by name; each wants a test, too.
+    """
 
     rows: Mapping[str, Row]
     elsewhere: frozenset[str]
+    defects: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_page(text: str) -> Page:
@@ -87,6 +93,19 @@ def read_page(text: str) -> Page:
     if twice := sorted(name for name, count in Counter([*rows, *names]).items() if count > 1):
         raise NotUnderstood(f"these rows stand on the page twice: {', '.join(twice)}")
     return Page(rows, frozenset(names))
+
+
+def read_defects(text: str) -> dict[str, str]:
+    """The defects of their page, by name: `| M1 | defect | our answer |`, numbered in their order."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not re.match(r"\| *M\d", line):
+            continue
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) != 3 or not all(cells) or cells[0] != f"M{len(found) + 1}":
+            raise NotUnderstood(f"line {number}: write | M{len(found) + 1} | defect | our answer |")
+        found[cells[0]] = cells[1]
+    return found
 
 
 def _row(line: str, section: str, number: int) -> Row:
@@ -139,8 +158,8 @@ def _labels(node: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef, place: st
     names = [
         name.strip() for label in _LABEL.findall(ast.get_docstring(node) or "") for name in re.split("[,;]", label)
     ]
-    if wrong := [name for name in names if not _NAME.fullmatch(name)]:
-        raise NotUnderstood(f"{place}: {wrong[0]!r} is no row; write features: 72, 81; L3")
+    if wrong := [name for name in names if not (_NAME.fullmatch(name) or _DEFECT.fullmatch(name))]:
+        raise NotUnderstood(f"{place}: {wrong[0]!r} is no row; write features: 72, 81; L3, M7")
     return list(dict.fromkeys(names))
 
 
@@ -149,13 +168,14 @@ def problems(page: Page, labels: Mapping[str, Sequence[str]]) -> list[str]:
     unknown = [
         f"{test} names row {row}, which is not on the page"
         for row, tests in labels.items()
-        if row not in page.rows and row not in page.elsewhere
+        if row not in page.rows and row not in page.elsewhere and row not in page.defects
         for test in tests
     ]
     untested = [
         f"row {row.row} is {row.state} and has no test" for row in page.rows.values() if not labels.get(row.row)
     ]
-    return unknown + untested
+    unguarded = [f"defect {name} has no test: {what}" for name, what in page.defects.items() if not labels.get(name)]
+    return unknown + untested + unguarded
 
 
 def summary(page: Page, labels: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -168,6 +188,8 @@ def summary(page: Page, labels: Mapping[str, Sequence[str]]) -> dict[str, int]:
         "with a test": tested,
         "without a test": len(page.rows) - tested,
         "done without a test": sum(1 for row in page.rows.values() if row.state == "done" and not labels.get(row.row)),
+        "defects": len(page.defects),
+        "defects without a test": sum(1 for name in page.defects if not labels.get(name)),
     }
 
 
@@ -176,10 +198,13 @@ def report(page: Page, labels: Mapping[str, Sequence[str]], *, as_json: bool) ->
     wrong, counts = problems(page, labels), summary(page, labels)
     if as_json:
         rows = [asdict(row) | {"tests": list(labels.get(row.row, ()))} for row in page.rows.values()]
-        _print_json({"rows": rows, "summary": counts, "problems": wrong})
+        defects = [{"defect": n, "what": what, "tests": list(labels.get(n, ()))} for n, what in page.defects.items()]
+        _print_json({"rows": rows, "defects": defects, "summary": counts, "problems": wrong})
     else:
         for row in page.rows.values():
             print(f"{row.row:>4}  {row.state:<6}  {', '.join(labels.get(row.row, ())) or 'missing'}")
+        for name in page.defects:
+            print(f"{name:>4}  defect  {', '.join(labels.get(name, ())) or 'missing'}")
         print(", ".join(f"{count} {what}" for what, count in counts.items()))
         for problem in wrong:
             print(problem, file=sys.stderr)
@@ -237,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         page, labels = read_page(PAGE.read_text(encoding="utf-8")), read_labels()
+        page = replace(page, defects=read_defects(DEFECTS.read_text(encoding="utf-8")))
         if options.mutate is None:
             return report(page, labels, as_json=options.json)
         return mutate(page, labels, options.mutate, options.seed, as_json=options.json)

@@ -32,14 +32,17 @@ def definitions() -> None:
 
 @definitions.command(epilog="\b\nExample, in CI:\n  saga-worker definitions check --definitions ./definitions")
 @place_option
-def check(place: str | None) -> None:
+@click.option("--strict", is_flag=True, help="Exit with 1 for a hint, too.")
+def check(place: str | None, strict: bool) -> None:
     """Load all definitions as a worker would; every fault that shows without running them is a sentence, and exit 1.
 
-    Hints are about what is allowed and may be forgotten; they do not change the exit code.
+    Hints are about what is allowed and may be forgotten; they change the exit code with --strict only. Notes say what
+    cannot be known here, such as who takes an event that none of these definitions takes.
     """
     from saga_worker.admin.output import say
-    from saga_worker.saga.checks import hints
     from saga_worker.saga.errors import DefinitionError
+    from saga_worker.saga.hints import hints, notes
+    from saga_worker.saga.stays import stays
     from saga_worker.saga.structure import fingerprint, structure
 
     try:
@@ -48,12 +51,18 @@ def check(place: str | None) -> None:
         for line in str(error).splitlines():
             say(line)
         raise click.exceptions.Exit(1) from None
+    hinted = False
     for saga in registry.sagas():
         steps = f"{len(saga.steps)} step{'s' * (len(saga.steps) != 1)}"
         mark = fingerprint(structure(saga))
         click.echo(f"{saga.name} {saga.version}: {steps}, started by {', '.join(saga.starts)}, fingerprint {mark}")
-        for hint in hints(saga):
+        for hint in (*hints(saga), *stays(saga)):
             say(f"Hint: {hint}")
+            hinted = True
+    for note in notes(registry.sagas()):
+        say(f"Note: {note}")
+    if strict and hinted:
+        raise click.exceptions.Exit(1)
 
 
 @definitions.command(epilog='\b\nExample:\n  saga-worker definitions accept checkout --why "only another name"')

@@ -23,14 +23,15 @@ from saga_worker.admin.options import (
     wait_option,
     why_option,
 )
+from saga_worker.admin.saga_events import events
 from saga_worker.admin.saga_query import query
 from saga_worker.admin.saga_signal import signal
 from saga_worker.admin.saga_start import start
 
 if TYPE_CHECKING:
     from saga_worker.admin.listing import SagaFilter
-    from saga_worker.admin.operator_request import Target
     from saga_worker.admin.saga_report import Facts
+    from saga_worker.operator_requests import Target
     from saga_worker.settings import Settings
     from saga_worker.sql.connection import Connection, Database
 
@@ -40,25 +41,10 @@ JOURNAL_SHOWN = ("revision", "decided_at", "input_kind", "source", "message_id",
 ROWS_SHOWN = ("id", "state", "reason", "type", "source", "message_id", "attempts", "received_at", "next_at")
 OUTBOX_SHOWN = ("message_id", "destination", "type", "owner", "attempts", "next_at", "last_error")
 COMMANDS_SHOWN = ("seq", "step", "kind", "fate", "destination", "type", "attempts", "undoes", "undone", "sent_at")
+RUNS_SHOWN = ("saga_id", "definition_version", "status", "reason", "started_at", "finished_at")
 TIMERS_SHOWN = ("name", "due_at", "epoch")
 JOURNAL_ROWS = 200
 RETRIED_AT_ONCE = 100_000
-# Why a saga does not take what an operator asks of it.
-REFUSALS = {
-    "after_pivot": "it is past its pivot, where nothing is taken back; let it go on, or end it as it is with"
-    " `saga-worker saga cancel`",
-    "compensating": "it is being taken back already",
-    "saga_finished": "it has ended",
-    "paused": "it is paused; `saga-worker saga resume` ends that",
-    "no_compensation": "its definition never takes anything back (compensate=False)",
-    "not_repeatable": "what would have to be sent or run again must not be (repeatable=False); see to it, then say"
-    " `saga-worker saga mark-undone`, or wait for its answer",
-    "not_paused": "it is not paused",
-    "not_waiting": "it does not stand at this wait or sleep; `saga-worker saga show` says where it stands",
-    "timer_not_armed": "the timer has fired meanwhile, or was cancelled or armed anew; look again",
-    "nothing_to_mark": "nothing that this step has done is left to be undone; `saga-worker saga show` lists what each"
-    " step has done",
-}
 
 
 class Place(click.ParamType[tuple["datetime", "UUID"]]):
@@ -79,7 +65,7 @@ def saga() -> None:
     """Start, signal, list, show and ask sagas, try them again, and take their course in hand."""
 
 
-for command in (start, signal, query, *saga_control.COMMANDS, timer_commands.timer):
+for command in (start, signal, query, events, *saga_control.COMMANDS, timer_commands.timer):
     saga.add_command(command)
 
 
@@ -184,6 +170,7 @@ async def read_facts(connection: Connection, name: str) -> Facts | None:
         journal=_dicts(await connection.fetch("admin_saga_journal", row["saga_id"], JOURNAL_ROWS)),
         inbox=[] if earlier else _dicts(await connection.fetch("admin_saga_rows", row["ref"])),
         outbox=[] if earlier else _dicts(await connection.fetch("admin_saga_outbox", row["ref"])),
+        runs=_dicts(await connection.fetch("admin_saga_runs", row["name"], row["key"], row["saga_id"])),
         children=[] if earlier else _dicts(await connection.fetch("admin_saga_children", row["ref"])),
     )
 
@@ -231,6 +218,7 @@ def _document(facts: Facts, explanation: list[str]) -> dict[str, Any]:
         "pivoted": facts.progress.pivoted,
         "commands": _commands(facts),
         "timers": _timers(facts),
+        "earlier_runs": facts.runs,
         "journal": facts.journal,
         "inbox": facts.inbox,
         "outbox": facts.outbox,
@@ -248,6 +236,7 @@ def _print_facts(facts: Facts, explanation: list[str]) -> None:
         ("Commands", _commands(facts), COMMANDS_SHOWN),
         ("Timers", _timers(facts), TIMERS_SHOWN),
         (f"Journal (the last {JOURNAL_ROWS})", facts.journal, JOURNAL_SHOWN),
+        ("Earlier runs of this key", facts.runs, RUNS_SHOWN),
         ("Messages not settled, and dead letters", facts.inbox, ROWS_SHOWN),
         ("Outbox", facts.outbox, OUTBOX_SHOWN),
     ):
@@ -310,7 +299,7 @@ async def _retry(
     settings: Settings, names: tuple[str, ...], *, ask: bool, wait_seconds: float, actor: str, why: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    from saga_worker.admin import operator_request
+    from saga_worker import operator_requests
     from saga_worker.admin.connect import acting
     from saga_worker.admin.output import progress
 
@@ -318,18 +307,18 @@ async def _retry(
         targets = await named(database, names) if names else await _all_attention(settings)
         if ask:
             click.confirm(f"Retry {len(targets)} sagas?", abort=True, err=True)
-        wanted = operator_request.Request("retry")
+        wanted = operator_requests.Request("retry")
         with progress("asking", len(targets)) as advance:
-            ids = await operator_request.request(database, targets, wanted, actor=actor, why=why, advance=advance)
-        alive = await operator_request.workers_alive(database)
+            ids = await operator_requests.request(database, targets, wanted, actor=actor, why=why, advance=advance)
+        alive = await operator_requests.workers_alive(database)
         waited = wait_seconds if alive else 0
-        found = await operator_request.outcomes(database, ids, wait_seconds=waited)
+        found = await operator_requests.outcomes(database, ids, wait_seconds=waited)
     report_asked(found, asked=len(ids), alive=alive, waited_seconds=waited, as_json=as_json)
 
 
 async def named(database: Database, names: tuple[str, ...]) -> list[Target]:
     """The sagas of these names, all or none."""
-    from saga_worker.admin.operator_request import Target
+    from saga_worker.operator_requests import Target
 
     targets = []
     async with database.autocommit() as connection:
@@ -344,7 +333,7 @@ async def named(database: Database, names: tuple[str, ...]) -> list[Target]:
 async def _all_attention(settings: Settings) -> list[Target]:
     from saga_worker.admin import listing
     from saga_worker.admin.connect import reading
-    from saga_worker.admin.operator_request import Target
+    from saga_worker.operator_requests import Target
 
     statement = listing.saga_rows(settings.schema_, listing.SagaFilter(attention=True), limit=RETRIED_AT_ONCE)
     async with reading(settings) as connection:
@@ -358,6 +347,7 @@ async def _all_attention(settings: Settings) -> list[Target]:
 def report_asked(found: Counter[str], *, asked: int, alive: int, waited_seconds: float, as_json: bool) -> None:
     """What became of requests, and exit code 1 unless all were applied or no worker runs."""
     from saga_worker.admin.output import print_summary, say
+    from saga_worker.operator_requests import REFUSALS
 
     print_summary({"asked": asked, **{word: found[word] for word in ("applied", "waiting")}, **found}, as_json=as_json)
     for reason in sorted(found.keys() & REFUSALS.keys()):

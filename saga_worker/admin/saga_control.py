@@ -14,7 +14,7 @@ import click
 from saga_worker.admin.options import actor_option, json_option, load_settings, run_async, wait_option, why_option
 
 if TYPE_CHECKING:
-    from saga_worker.admin.operator_request import Request
+    from saga_worker.operator_requests import Request
     from saga_worker.settings import Settings
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -115,8 +115,8 @@ def ask(
     why: str | None, actor: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Ask this of each of the sagas, and say what became of it."""
-    from saga_worker.admin.operator_request import Request
     from saga_worker.admin.saga_commands import identify
+    from saga_worker.operator_requests import Request
 
     for name in names:
         identify(name)
@@ -129,13 +129,13 @@ async def _ask(
     settings: Settings, names: tuple[str, ...], wanted: Request, *, wait_seconds: float, actor: str, why: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    from saga_worker.admin import operator_request
+    from saga_worker import operator_requests
     from saga_worker.admin.connect import acting
     from saga_worker.admin.saga_commands import named, report_asked
 
     async with acting(settings) as database:
-        ids = await operator_request.request(database, await named(database, names), wanted, actor=actor, why=why)
-        alive = await operator_request.workers_alive(database)
+        ids = await operator_requests.request(database, await named(database, names), wanted, actor=actor, why=why)
+        alive = await operator_requests.workers_alive(database)
         waited = wait_seconds if alive else 0
-        found = await operator_request.outcomes(database, ids, wait_seconds=waited)
+        found = await operator_requests.outcomes(database, ids, wait_seconds=waited)
     report_asked(found, asked=len(ids), alive=alive, waited_seconds=waited, as_json=as_json)

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
 from saga_worker.admin.output import cell
 from saga_worker.saga.instance import NEVER, CommandKind, CommandRecord, Fate, Progress, Timer
-from saga_worker.saga.routing import command_id
+from saga_worker.saga.routing import command_id, ref_of
 from saga_worker.telemetry import escape_controls
 
 Row = Mapping[str, Any]
@@ -54,16 +53,17 @@ class Facts:
     inbox: Sequence[Row] = field(default_factory=tuple)
     outbox: Sequence[Row] = field(default_factory=tuple)
     children: Sequence[Row] = field(default_factory=tuple)  # how many of a step stand where
+    runs: Sequence[Row] = field(default_factory=tuple)  # earlier ones of its key
 
     def sent_at(self, seq: int) -> datetime | None:
         """When the step that first sent the command with number `seq` was decided."""
-        wanted = command_id(UUID(str(self.saga["ref"])), seq)
+        wanted = command_id(ref_of(self.saga["name"], self.saga["key"]), seq)  # of an earlier run, too
         return next((row["decided_at"] for row in self.journal if wanted in (row["sent_ids"] or ())), None)
 
 
 def explain(facts: Facts) -> list[str]:
     """The answer to "where is it, and why does it not move?", most important first."""
-    return [escape_controls(text) for text in (_position(facts), *_attention(facts), *_waits(facts))]
+    return [escape_controls(text) for text in (_position(facts), *_run(facts), *_attention(facts), *_waits(facts))]
 
 
 def _position(facts: Facts) -> str:
@@ -72,11 +72,19 @@ def _position(facts: Facts) -> str:
     reason = f" ({saga['reason']})" if saga["reason"] else ""
     if saga["status"] in FINAL:
         unsettled = f"; {saga['unsettled']} effects are not settled" if saga["unsettled"] else ""
-        return f"{name}: {FINAL[saga['status']]} at {cell(saga['finished_at'])}{reason}{unsettled}."
+        again = "; `saga-worker saga retry` goes on from there" if facts.progress.active else ""
+        return f"{name}: {FINAL[saga['status']]} at {cell(saga['finished_at'])}{reason}{unsettled}{again}."
     steps = ", ".join(facts.progress.active) or "no step"
     if saga["status"] == "compensating":
         return f"{name} is being taken back{reason}."
     return f"{name} is {saga['status']} at {steps}{reason}, last moved {cell(saga['updated_at'])}."
+
+
+def _run(facts: Facts) -> Iterator[str]:
+    """Whether this is the present run of its key."""
+    if facts.saga.get("ref", ...) is None:
+        name = f"{facts.saga['name']}/{facts.saga['key']}"
+        yield f"This is an earlier run of its key; `saga-worker saga show {name}` shows the present one."
 
 
 def _attention(facts: Facts) -> Iterator[str]:

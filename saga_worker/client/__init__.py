@@ -9,8 +9,8 @@ a worker decides about it as about any other message. Needs PostgreSQL alone, no
 """
 
 from saga_worker.client.client import Client
-from saga_worker.client.contract import Accepted, NotDecided, Snapshot, StartRefused, StillOpen
+from saga_worker.client.contract import Accepted, NotDecided, NotTaken, Snapshot, StartRefused, StillOpen
 from saga_worker.client.run import Run
 from saga_worker.client.tracing import tracing
 
-__all__ = ["Accepted", "Client", "NotDecided", "Run", "Snapshot", "StartRefused", "StillOpen", "tracing"]
+__all__ = ["Accepted", "Client", "NotDecided", "NotTaken", "Run", "Snapshot", "StartRefused", "StillOpen", "tracing"]

@@ -7,6 +7,7 @@ from typing import Any, Self, overload
 from uuid import UUID, uuid4
 
 from saga_worker import inbox, queries, signals
+from saga_worker.client import operating
 from saga_worker.client.contract import Snapshot, StartRefused
 from saga_worker.client.rows import body_of, route_of, start_row
 from saga_worker.client.run import Run
@@ -14,6 +15,8 @@ from saga_worker.client.snapshots import read_snapshot
 from saga_worker.client.watch import Watch
 from saga_worker.envelope import EnvelopeLimits
 from saga_worker.inbox import NewRow, Verdict
+from saga_worker.operator_requests import Request
+from saga_worker.queries import TakenEvent
 from saga_worker.saga.definition import Saga, Start
 from saga_worker.saga.messages import Event
 from saga_worker.saga.queries import A, Query
@@ -46,7 +49,7 @@ class Client:
         )  # fmt: skip
         self._limits = EnvelopeLimits(body_bytes=self._settings.body_limit_bytes)
         self._known: set[Route] = set()
-        self._watch = Watch(self._database)
+        self._watch = Watch(self._database, hints_from=None if self._settings.pgbouncer else self._url)
 
     async def __aenter__(self) -> Self:
         await check(self._url, schema=self._settings.schema_)
@@ -144,6 +147,33 @@ class Client:
         """What a saga answers to this query now, as it was last committed; raises `QueryRefused`, `QueryFailed`."""
         async with self._database.autocommit() as connection:
             return await queries.ask(connection, query, key)
+
+    async def compensate(self, saga: Saga[Any, Any], key: str | int | UUID, *, why: str, timeout: float = 10.0) -> None:
+        """Have a running saga taken back, as `saga-worker saga compensate` does; returns when a worker has begun to.
+
+        Raises `NotTaken` when it cannot be (past its pivot, ended, not there), `NotDecided` when no worker has decided
+        in time.
+        """
+        wanted = Request("compensate")
+        await operating.ask(self._database, saga, key, wanted, actor=self._source, why=why, timeout=timeout)
+
+    async def mark_undone(
+        self, saga: Saga[Any, Any], key: str | int | UUID, step: str, *, why: str, timeout: float = 10.0
+    ) -> None:
+        """Say that what this step did was taken back outside: its undo is not sent (again). Raises as `compensate`."""
+        wanted = Request("mark_undone", {"step": step})
+        await operating.ask(self._database, saga, key, wanted, actor=self._source, why=why, timeout=timeout)
+
+    async def was_undone(self, saga: Saga[Any, Any], key: str | int | UUID, step: str) -> bool:
+        """Whether all that this step has done is taken back; False for a step that has done nothing, or no saga."""
+        return await operating.was_undone(self._database, saga, key, step)
+
+    async def events(self, saga: Saga[Any], key: str | int | UUID, *, limit: int = 1000) -> list[TakenEvent]:
+        """The events that the saga of this key has taken, oldest first; raises `QueryRefused` when there is none."""
+        ref = ref_of(saga.name, canonical_key(key, saga.key_kind))
+        async with self._database.autocommit() as connection:
+            found = await queries.find(connection, None, ref, name=f"{saga.name}/{key}")
+            return await queries.events(connection, found, limit=limit)
 
     async def _store(self, row: NewRow, route: Route) -> bool:
         """Whether it was there already."""

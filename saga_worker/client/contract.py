@@ -30,6 +30,14 @@ class StartRefused(SagaWorkerError):
         self.reason = reason
 
 
+class NotTaken(SagaWorkerError):
+    """The caller's: the saga does not take what was asked of it, and has not changed. `reason` is the code."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
 class NotDecided(SagaWorkerError, TimeoutError):
     """Nobody's: the start is stored, but no worker has decided about it in time. It is not lost; ask again later."""
 

@@ -1,7 +1,8 @@
 """Waiting for what workers do: one look at the database for everything that this client waits for.
 
 Takes keys of inbox rows and ids of sagas; guarantees that a change is seen, late at most by the longest pause between
-two looks, and that a thousand waiters cost one statement per look.
+two looks, and that a thousand waiters cost one statement per look. Workers tell when sagas have ended, so that the
+pauses between looks for an end can be long.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import asyncpg
 from msgspec import Struct
 
 from saga_worker.sql.connection import Connection, Database, is_transient
+from saga_worker.wake_up import EndListener
 
 FIRST_PAUSE_SECONDS: Final = 0.01  # doubled with each look; back to this when somebody new waits
 LONGEST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_WITH_HINTS_SECONDS: Final = 2.0  # while only ends are waited for, and workers can tell of them
 Found = TypeVar("Found")
 Key = TypeVar("Key", bound=Hashable)
 
@@ -46,11 +49,15 @@ class StartRow(Struct, frozen=True):
 class Watch:
     """Looks as long as anybody waits."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, hints_from: str | None) -> None:
+        """`hints_from`: the URL for a connection of its own that listens; None behind a pooler, which cannot."""
         self._database = database
+        self._hints_from = hints_from
+        self._hints: EndListener | None = None
         self._rows: _Waiters[UUID, StartRow] = _Waiters()
         self._ends: _Waiters[UUID, None] = _Waiters()
-        self._is_new = asyncio.Event()
+        self._is_new = False  # somebody waits since the last look
+        self._has_news = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
     async def row(self, dedup: UUID, is_enough: Callable[[StartRow], bool]) -> StartRow:
@@ -59,6 +66,9 @@ class Watch:
 
     async def end(self, saga_id: UUID) -> None:
         """Until this saga has ended, or is gone."""
+        if self._hints is None and self._hints_from is not None:
+            self._hints = EndListener(self._hints_from, self._database.schema, on_news=self._has_news.set)
+            self._hints.start()
         await self._wait(self._ends, saga_id, lambda _: True)
 
     async def close(self) -> None:
@@ -67,21 +77,24 @@ class Watch:
             self._looking.cancel()
             with suppress(asyncio.CancelledError):
                 await self._looking
+        if self._hints is not None:
+            await self._hints.stop()
         self._rows.cancel()
         self._ends.cancel()
 
     async def _wait(self, waiters: _Waiters[Key, Found], key: Key, is_enough: Callable[[Found], bool]) -> Found:
-        self._is_new.set()
+        self._is_new = True
+        self._has_news.set()
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_on(), name="client watch")
         return await waiters.wait(key, is_enough)
 
     async def _look_on(self) -> None:
         pause = FIRST_PAUSE_SECONDS
-        while self._is_new.is_set() or self._rows.keys or self._ends.keys:
-            if self._is_new.is_set():
-                self._is_new.clear()
-                pause = FIRST_PAUSE_SECONDS
+        while self._has_news.is_set() or self._rows.keys or self._ends.keys:
+            self._has_news.clear()
+            if self._is_new:
+                self._is_new, pause = False, FIRST_PAUSE_SECONDS
             try:
                 await self._look()
             except Exception as error:
@@ -90,8 +103,9 @@ class Watch:
                     self._ends.fail(error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
-                    await self._is_new.wait()
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                    await self._has_news.wait()
+            only_ends = self._hints is not None and not self._rows.keys
+            pause = min(2 * pause, LONGEST_PAUSE_WITH_HINTS_SECONDS if only_ends else LONGEST_PAUSE_SECONDS)
 
     async def _look(self) -> None:
         async with self._database.autocommit() as connection:

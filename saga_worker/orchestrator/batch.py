@@ -17,7 +17,7 @@ from saga_worker import activity_rows, inbox, instances, outbox
 from saga_worker.activity_rows import Ended
 from saga_worker.faults import fault_point
 from saga_worker.inbox import NewRow
-from saga_worker.orchestrator import deaths, fresh_rows, stranded
+from saga_worker.orchestrator import deaths, fresh_rows, hook_calls, stranded
 from saga_worker.orchestrator.addressees import name_consumers
 from saga_worker.orchestrator.contract import Advanced, Announce, Plan, Slots, TakenIn
 from saga_worker.orchestrator.deciding import Decider
@@ -88,6 +88,7 @@ class Orchestrator:
             await self._saver.save(connection, advanced, owned, worker_id, from_timers=from_timers)
             fault_point("orchestrator.before_commit")
         fault_point("orchestrator.committed")
+        hook_calls.call(advanced.changes)
         return advanced
 
     async def take_in(self, rows: Sequence[NewRow], apart: frozenset[UUID] = frozenset()) -> TakenIn:
@@ -101,6 +102,7 @@ class Orchestrator:
         async with self._turn(advanced), self._database.transaction() as connection:
             taken = await self._take_in(connection, rows, apart, advanced)
         fault_point("orchestrator.committed")
+        hook_calls.call(advanced.changes)
         return taken
 
     async def take_results(self, ended: Sequence[Ended]) -> TakenIn:
@@ -110,11 +112,14 @@ class Orchestrator:
             rows = await activity_rows.settle(connection, ended)
             taken = await self._take_in(connection, rows, frozenset(), advanced)
         fault_point("orchestrator.committed")
+        hook_calls.call(advanced.changes)
         return taken
 
     async def run_local(self, ref: UUID, *, announce: Announce | None = None) -> Advanced:
         """Run the local step that is due in this saga, in the transaction that moves the saga on."""
-        return await self._local.run(ref, announce)
+        advanced = await self._local.run(ref, announce)
+        hook_calls.call(advanced.changes)
+        return advanced
 
     async def _take_in(
         self, connection: Connection, rows: Sequence[NewRow], apart: frozenset[UUID], advanced: Advanced

@@ -89,7 +89,11 @@ class Decider:
         """The timers of these sagas that `fold_all` may run."""
         due = [(ref, saga) for ref, saga in found.items() if saga.next_due is not None and saga.next_due <= now]
         replies_are_in = self._replies_are_in()
-        return [(ref, timer) for ref, saga in due for timer in in_hand(saga, now, replies_are_in, alone=alone)]
+        return [
+            (ref, timer)
+            for ref, saga in due
+            for timer in in_hand(saga, now, replies_are_in, alone=alone, is_to_move=self.is_to_move(saga))
+        ]
 
     def definition(self, instance: Instance) -> Saga[Any] | None:
         """The version that the saga runs by now: that of its start, or the one it was brought to."""

@@ -42,6 +42,8 @@ class Bounds:
     terminal: tuple[type[Exception], ...] | None = None
     as_terminal: ErrorMapper | None = None
     concurrency: int | None = None
+    repeatable: bool | None = None
+    undo_repeatable: bool | None = None
 
     def over(self, other: Bounds) -> Bounds:
         """These, and where they say nothing those of `other`."""
@@ -118,12 +120,14 @@ class Activity(ABC, Generic[I, O]):
         cls, *, timeout: timedelta | None = None, retry: Retry | None = None, undo: Undo | None = None,
         undo_timeout: timedelta | None = None, undo_retry: Retry | None = None,
         terminal: tuple[type[Exception], ...] | None = None, as_terminal: ErrorMapper | None = None,
-        concurrency: int | None = None, **more: Any,
+        concurrency: int | None = None, repeatable: bool | None = None, undo_repeatable: bool | None = None,
+        **more: Any,
     ) -> None:  # fmt: skip
         super().__init_subclass__(**more)
         given = Bounds(
             timeout=timeout, retry=retry, undo=undo, undo_timeout=undo_timeout, undo_retry=undo_retry,
-            terminal=terminal, as_terminal=as_terminal, concurrency=concurrency,
+            terminal=terminal, as_terminal=as_terminal, concurrency=concurrency, repeatable=repeatable,
+            undo_repeatable=undo_repeatable,
         )  # fmt: skip
         cls.bounds = given.over(cls.bounds)
         if cls.__dict__.get("__module__") == __name__:
@@ -212,7 +216,8 @@ def activity(
     compensate: Callable[Concatenate[I, O, ...], Awaitable[None]], timeout: timedelta | None = None,
     retry: Retry | None = None, undo: Undo | None = None, undo_timeout: timedelta | None = None,
     undo_retry: Retry | None = None, terminal: tuple[type[Exception], ...] | None = None,
-    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, name: str | None = None,
+    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, repeatable: bool | None = None,
+    undo_repeatable: bool | None = None, name: str | None = None,
 ) -> FunctionActivity[I, O]: ...  # fmt: skip
 
 
@@ -221,7 +226,8 @@ def activity(
     work: Callable[Concatenate[I, ...], Awaitable[O | WaitFor]], /, *, timeout: timedelta | None = None,
     retry: Retry | None = None, undo: Undo | None = None, undo_timeout: timedelta | None = None,
     undo_retry: Retry | None = None, terminal: tuple[type[Exception], ...] | None = None,
-    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, name: str | None = None,
+    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, repeatable: bool | None = None,
+    undo_repeatable: bool | None = None, name: str | None = None,
 ) -> FunctionActivity[I, O]: ...  # fmt: skip
 
 
@@ -230,7 +236,8 @@ def activity(
     *, timeout: timedelta | None = None, retry: Retry | None = None, undo: Undo | None = None,
     undo_timeout: timedelta | None = None, undo_retry: Retry | None = None,
     terminal: tuple[type[Exception], ...] | None = None, as_terminal: ErrorMapper | None = None,
-    concurrency: int | None = None, name: str | None = None,
+    concurrency: int | None = None, repeatable: bool | None = None, undo_repeatable: bool | None = None,
+    name: str | None = None,
 ) -> _Decorator: ...  # fmt: skip
 
 
@@ -239,7 +246,8 @@ def activity(
     compensate: Callable[..., Awaitable[None]] | None = None, timeout: timedelta | None = None,
     retry: Retry | None = None, undo: Undo | None = None, undo_timeout: timedelta | None = None,
     undo_retry: Retry | None = None, terminal: tuple[type[Exception], ...] | None = None,
-    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, name: str | None = None,
+    as_terminal: ErrorMapper | None = None, concurrency: int | None = None, repeatable: bool | None = None,
+    undo_repeatable: bool | None = None, name: str | None = None,
 ) -> Any:  # fmt: skip
     """An activity for many sagas made of an async function: as a decorator, with or without options, or by a call.
 
@@ -248,7 +256,7 @@ def activity(
     """
     bounds = Bounds(
         timeout=timeout, retry=retry, undo=undo, undo_timeout=undo_timeout, undo_retry=undo_retry, terminal=terminal,
-        as_terminal=as_terminal, concurrency=concurrency,
+        as_terminal=as_terminal, concurrency=concurrency, repeatable=repeatable, undo_repeatable=undo_repeatable,
     )  # fmt: skip
     decorate = _Decorator(bounds, name, compensate)
     return decorate if work is None else decorate(work)

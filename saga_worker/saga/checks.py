@@ -57,34 +57,6 @@ def problems(saga: Saga[Any]) -> Iterator[str]:
     yield from upgrade.problems(saga)
 
 
-def hints(saga: Saga[Any]) -> Iterator[str]:
-    """What is allowed, and may be forgotten: undos, for which nobody asks without a pivot; retries that are idle."""
-    yield from _idle_retries(saga)
-    if saga.flow_root.pivots or not saga.compensate:
-        return
-    for step in saga.steps.values():
-        if (
-            isinstance(step, CommandOf | ActivityStep | LocalStep)
-            and not step.has_undo
-            and step.undo_mode is not Undo.NONE
-        ):
-            yield (
-                f"{step.source}: saga {saga.name}: step {step.id} has no undo, so what it did stands when the saga"
-                f" compensates; {_undo_of(step)}, or undo=Undo.NONE if that is meant."
-            )
-
-
-def _idle_retries(saga: Saga[Any]) -> Iterator[str]:
-    for step in saga.steps.values():
-        if isinstance(step, CommandOf | ActivityStep):
-            for argument in step.repeats.idle_retries:
-                what = "undo_repeatable=False" if argument == "undo_retry" else "repeatable=False"
-                yield (
-                    f"{step.source}: saga {saga.name}: step {step.id} has {argument}=… and {what}: what may have worked"
-                    " is not repeated, so only what was refused is; drop one of the two."
-                )
-
-
 def _starts(saga: Saga[Any]) -> Iterator[str]:
     if saga.lives_on and not saga.starts:
         yield f"{saga.source}: entity {saga.name} takes no event; declare one with @{saga.name}.on(…)."
@@ -262,12 +234,12 @@ def _missing_undos(saga: Saga[Any], root: Flow[Any]) -> Iterator[str]:
         ):
             when = "before the pivot" if step.id in undone else "when its branch loses the join"
             yield (
-                f"{step.source}: saga {saga.name}: step {step.id} may have to be undone {when}; {_undo_of(step)}, or"
+                f"{step.source}: saga {saga.name}: step {step.id} may have to be undone {when}; {undo_of(step)}, or"
                 " undo=Undo.NONE if there is nothing to take back."
             )
 
 
-def _undo_of(step: CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any]) -> str:
+def undo_of(step: CommandOf[Any, Any] | ActivityStep[Any, Any] | LocalStep[Any]) -> str:
     """Where its undo is declared."""
     if isinstance(step, PlacedStep):
         return f"give {type(step.activity).__name__} a compensate"

@@ -119,13 +119,16 @@ class Saga(Generic[S, R]):
         on_undo_failed: OnUndoFailed = OnUndoFailed.GO_ON,
         second_start: SecondStart = SecondStart.REJECT,
         internal: bool = False,
+        lifecycle: bool = False,
         result: Callable[[S], R] | None = None,
     ) -> None:
         """With `compensate=False` a saga that cannot go on ends failed, keeps what it has done, and can be retried.
 
-        `on_undo_failed` says whether older effects are undone beside an undo that has no try left.
+        `on_undo_failed` says whether older effects are undone beside an undo that has no try left. With
+        `lifecycle=True` the saga publishes events when it has begun or ended, and when it needs attention.
         """
         self.compensate: Final = compensate
+        self.lifecycle: Final = lifecycle
         self.on_undo_failed: Final = on_undo_failed
         self.source: Final = where_called()
         self.name: Final = checked_name(name, "saga", source=self.source)

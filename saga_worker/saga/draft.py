@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 from pydantic import BaseModel
 
-from saga_worker.saga import family, starters
+from saga_worker.saga import family, lifecycle, starters
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.commands import Answer, Then, follow
 from saga_worker.saga.definition import Saga
@@ -653,6 +653,8 @@ class Draft:
             starters.keep_result(self, self.status)
             family.tell_end(self, self.status)
             starters.answer(self, self.status)
+        if self.saga.lifecycle:
+            lifecycle.tell(self)
         move(None if self.is_new else before.status, self.status)
         outcome = outcome or _APPLIED
         progress = Progress(

@@ -161,6 +161,12 @@ class Progress(Struct, frozen=True):
     begun: dict[str, datetime] | UnsetType = UNSET
     since: int | UnsetType = UNSET  # the last number of the runs of this key before this one
 
+    def was_undone(self, step: str) -> bool:
+        """Whether the step has done something, and all of that is taken back."""
+        done = [c for c in self.commands.values() if c.step == step and c.kind is CommandKind.FORWARD]
+        done = [c for c in done if c.undone or c.fate in (Fate.DONE, Fate.UNKNOWN)]
+        return bool(done) and all(c.undone for c in done)
+
 
 class Instance(Struct, frozen=True):
     """One saga row. `state` is the author's model as JSON bytes; `revision` counts applied inputs."""
@@ -191,3 +197,11 @@ class Instance(Struct, frozen=True):
     def next_due(self) -> datetime | None:
         """The earliest armed timer, or None."""
         return min((timer.due_at for timer in self.progress.timers.values()), default=None)
+
+
+def is_over_for_good(instance: Instance) -> bool:
+    """Ended, settled, and of no parent: whatever comes for it can only be too late, or begin the next run of its key.
+
+    So any version of its definition may judge it, also when its own is not loaded any more.
+    """
+    return instance.status.is_final and instance.unsettled == 0 and instance.progress.parent is UNSET

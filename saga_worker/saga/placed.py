@@ -27,7 +27,7 @@ from saga_worker.saga.own_work import ActivityContext, ActivityPolicy, ActivityS
 from saga_worker.saga.retry import Retry, Undo
 from saga_worker.saga.source import check_callable, check_handler, checked_name, local_names, takes, where_called
 from saga_worker.saga.source import where as place_of
-from saga_worker.saga.steps import UNDO_RETRY, Arm, E, S, checked_bound, checked_event
+from saga_worker.saga.steps import UNDO_RETRY, Arm, E, Repeats, S, checked_bound, checked_event
 from saga_worker.saga.upcast import upcasted
 
 InputMap: TypeAlias = Callable[..., "BaseModel | dict[str, Any]"]
@@ -232,6 +232,9 @@ def _policy(activity: Activity[Any, Any], bounds: Bounds, step_id: str, source: 
         terminal=bounds.terminal or (),
         as_terminal=bounds.as_terminal,
         concurrency=bounds.concurrency,
+        repeats=Repeats(
+            bounds.repeatable is not False, bounds.undo_repeatable is not False, (bounds.retry, bounds.undo_retry)
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.definition import Entry, Saga
 from saga_worker.saga.errors import DefinitionError
-from saga_worker.saga.instance import Instance
+from saga_worker.saga.instance import Instance, is_over_for_good
 from saga_worker.saga.moving import Course, Hop, course
 from saga_worker.saga.routing import INTERNAL, Route
 from saga_worker.saga.rows import Role
@@ -40,14 +40,18 @@ class Registry:
     def runs_by(self, instance: Instance) -> tuple[Saga[Any] | None, Course | None]:
         """What decides about the next input of this saga, and what brings the saga there before, if it has to move.
 
-        A saga that has no place in a newer version stays under its own. None: nothing that is loaded here may.
+        A saga that has no place in a newer version stays under its own. None: nothing that is loaded here may. One that
+        is over for good is judged by the newest version where its own is gone.
         """
         version = instance.definition, instance.definition_version
         if (way := self.ways.get(version)) is not None:
             found = course(way, instance)
             if found.hops:
                 return found.target, found
-        return self._sagas.get(version), None
+        own = self._sagas.get(version)
+        if own is None and is_over_for_good(instance):
+            return self._latest.get(instance.definition), None
+        return own, None
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._latest)

@@ -21,6 +21,7 @@ from saga_worker.saga.decide import decide
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold import NOT_NOW, Limits
 from saga_worker.saga.fold.backlog import BLOCKING, input_of
+from saga_worker.saga.fold.closing import TOLD
 from saga_worker.saga.forms import STEPS, Parallel, Repeat, inner
 from saga_worker.saga.inputs import (
     MESSAGES,
@@ -122,6 +123,8 @@ class WatchedSaga(OneSaga):
         instance = change.before
         if instance is not None and self.registry.runs_by(instance) != (self.saga, None):
             return found  # of another version, or brought to this one in this transaction
+        if any(entry.message_id.startswith(f"{TOLD}:") for entry in change.journal):
+            return found  # what is told of the attention list is no input that is stored anywhere
         effects: list[object] = []
         for entry in change.journal:
             given = Given(

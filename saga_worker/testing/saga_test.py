@@ -37,6 +37,7 @@ from saga_worker.saga.inputs import (
 )
 from saga_worker.saga.inputs import START as CHILD_START
 from saga_worker.saga.instance import Fate
+from saga_worker.saga.lifecycle import NO_STEP
 from saga_worker.saga.messages import (
     Command,
     Event,
@@ -293,7 +294,18 @@ class SagaTest(Generic[S]):
     @property
     def published(self) -> list[Message]:
         """Every published event, in order."""
-        return [self._model(effect) for effect in self.one.effects if isinstance(effect, PublishEvent)]
+        events = (effect for effect in self.one.effects if isinstance(effect, PublishEvent))
+        return [self._model(effect) for effect in events if effect.step != NO_STEP]
+
+    def was_undone(self, step: str) -> bool:
+        """Whether all that this step has done is taken back, as `Client.was_undone` says it."""
+        return self.one.instance is not None and self.one.instance.progress.was_undone(step)
+
+    @property
+    def lifecycle(self) -> list[str]:
+        """What a definition with `lifecycle=True` has published of itself: `started`, `completed`, …"""
+        events = (effect for effect in self.one.effects if isinstance(effect, PublishEvent))
+        return [effect.type.rpartition(".")[2] for effect in events if effect.step == NO_STEP]
 
     @property
     def told(self) -> list[str]:

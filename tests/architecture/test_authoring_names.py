@@ -8,11 +8,11 @@ import sys
 import saga_worker
 
 NAMES = """
-    Activity ActivityContext ActivityFailed ChildFailed Command Compensate Complete DefinitionError Done Entity Event
-    KeyKind Message OnExhausted OnTimeout OnUndoFailed Outputs Query Rejected Retry Rollback Saga SecondStart Step
-    Tally TerminalError Undo UndoOf Verdict WaitFor activity choice clear_terminal_errors days hours minutes parallel
-    pivot register_terminal_errors repeat_until resolve_terminal_error seconds set_error_mapper
-    unregister_terminal_errors upcast when
+    Activity ActivityContext ActivityFailed ChildFailed Command Compensate CompensationContext Complete
+    DefinitionError Done Entity Event KeyKind Message OnExhausted OnTimeout OnUndoFailed Outputs Query Rejected
+    Retry Rollback Saga SecondStart Step StepContext Tally TerminalError Undo UndoOf Verdict WaitFor activity choice
+    clear_hooks clear_terminal_errors days hours minutes parallel pivot register_hooks register_terminal_errors
+    repeat_until resolve_terminal_error seconds set_error_mapper unregister_terminal_errors upcast when
 """
 
 

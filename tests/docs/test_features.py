@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.features import PAGE, ROOT, SERVERLESS, NotUnderstood, main, problems, read_labels, read_page, summary
+from tests.features import (
+    DEFECTS,
+    PAGE,
+    ROOT,
+    SERVERLESS,
+    NotUnderstood,
+    main,
+    problems,
+    read_defects,
+    read_labels,
+    read_page,
+    summary,
+)
 from tests.mutants import mutants
 
 LISTED: Final = read_page(PAGE.read_text(encoding="utf-8"))
@@ -52,7 +65,10 @@ def test_a_row_says_what_it_is_and_what_is_missing_of_it() -> None:
 def test_no_test_names_a_row_that_the_page_does_not_have_and_what_is_done_has_a_test() -> None:
     labels = read_labels()
 
-    assert labels.keys() - LISTED.rows.keys() - LISTED.elsewhere == set()
+    defects = read_defects(DEFECTS.read_text(encoding="utf-8"))
+    assert labels.keys() - LISTED.rows.keys() - LISTED.elsewhere - defects.keys() == set()
+    assert len(defects) == 37
+    assert [name for name in defects if not labels.get(name)] == []
     assert [row.row for row in LISTED.rows.values() if row.state == "done" and not labels.get(row.row)] == []
 
 
@@ -113,13 +129,23 @@ def test_labels_are_found_without_an_import_and_told_from_other_text(labelled: P
     }
 
 
-@pytest.mark.parametrize("label", ["72 81", "", "L", "M3", "72, ", "07"])
+@pytest.mark.parametrize("label", ["72 81", "", "L", "M", "N3", "72, ", "07"])
 def test_a_label_that_is_nearly_right_is_refused_with_its_place(tmp_path: Path, label: str) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_it.py").write_text(f'def test_it():\n    """\n    features: {label}\n    """\n')
 
     with pytest.raises(NotUnderstood, match=r"^tests/test_it.py::test_it: .* is no row"):
         read_labels(tmp_path)
+
+
+def test_a_defect_without_a_test_is_a_problem(labelled: Path) -> None:
+    defects = read_defects("| M1 | it is lost | it is not |\n| M2 | it is late | it is not |\n")
+    page = replace(read_page(SMALL), defects=defects)
+    labels = {"1": ["a"], "L2": ["a"], "M2": ["a"]}
+
+    assert problems(page, labels) == ["defect M1 has no test: it is lost"]
+    with pytest.raises(NotUnderstood, match=r"line 1: write \| M1 \| defect"):
+        read_defects("| M2 | it is lost | it is not |\n")
 
 
 def test_a_row_without_a_test_and_a_row_that_is_not_there_are_problems(labelled: Path) -> None:
@@ -130,6 +156,7 @@ def test_a_row_without_a_test_and_a_row_that_is_not_there_are_problems(labelled:
     assert problems(page, only_first) == ["row L2 is open and has no test"]
     assert summary(page, only_first) == {
         "rows": 2, "done": 1, "partly": 0, "open": 1, "with a test": 1, "without a test": 1, "done without a test": 0,
+        "defects": 0, "defects without a test": 0,
     }  # fmt: skip
 
 

@@ -95,7 +95,7 @@ async def test_ten_copies_at_once_through_three_consumers_are_applied_once(
 
 @pytest.mark.slow
 async def test_fifty_events_of_a_saga_at_once_are_applied_one_after_the_other_by_four_workers(place: Place) -> None:
-    """features: 69"""
+    """features: 69; M37"""
     hot, others = ["h1", "h2", "h3"], [f"o{n}" for n in range(20)]
     events = [Event(f"open-{account}", "tally_opened", {"account": account}) for account in (*hot, *others)]
     events += [Event(f"{account}-{n}", "counted", {"account": account, "n": n}) for account in hot for n in range(50)]

@@ -64,6 +64,7 @@ async def cut_repeatedly(proxy: FaultProxy, *, times: int) -> int:
 async def test_a_crash_of_postgresql_loses_and_doubles_nothing(
     own_place: Place, private_postgres: EmbeddedPostgres, eventually: Eventually
 ) -> None:
+    """features: M28"""
     await upgrade(own_place.database_url)
     events, again = load(60, seed=7)
     async with Campaign(own_place, CHECKOUT, SETTINGS) as run:

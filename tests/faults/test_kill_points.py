@@ -16,7 +16,7 @@ PATHS += [(point, "general") for point in POINTS if not point.startswith("relay.
 @pytest.mark.slow
 @pytest.mark.parametrize(("point", "path"), PATHS)
 async def test_a_worker_killed_there_loses_and_doubles_nothing(place: Place, point: str, path: str) -> None:
-    """features: 54, 57, 59, 62, 82, 167"""
+    """features: 54, 57, 59, 62, 82, 167; M1"""
     run = await kill_at(place, point, is_fast=path == "fast")
 
     assert not run.broken

@@ -17,6 +17,7 @@ MOST_DEATHS = 12
 @pytest.mark.slow
 @pytest.mark.parametrize("lease_seconds", ["2", "300"])
 async def test_an_event_that_kills_its_workers_dies_alone(place: Place, lease_seconds: str) -> None:
+    """features: M5"""
     accounts = [f"a{n}" for n in range(30)]
     events = [Event(f"open-{account}", "tally_opened", {"account": account}) for account in (*accounts, "deadly")]
     events += [Event(f"{account}-1", "counted", {"account": account, "n": 1}) for account in accounts]

@@ -39,7 +39,7 @@ class Stubborn:
 async def test_a_refused_undo_is_tried_again_then_listed_and_taken_up_by_retry(
     place: Place, eventually: Eventually
 ) -> None:
-    """features: 33, 45"""
+    """features: 33, 45; M30"""
     stubborn = Stubborn()
     async with Campaign(place, DEAL) as run, Partners(run, stubborn) as partners:
 

@@ -152,7 +152,10 @@ async def test_the_first_valid_reply_wins_and_the_others_are_recorded(place: Pla
 
 @pytest.mark.slow
 async def test_a_reply_that_outruns_the_relays_bookkeeping_is_accepted(place: Place, eventually: Eventually) -> None:
-    """The relay is frozen between the broker's confirm and the delete: the row is still there when the answer is."""
+    """The relay is frozen between the broker's confirm and the delete: the row is still there when the answer is.
+
+    features: M22
+    """
     async with Campaign(place, DEAL) as run, Partners(run):
         roles = ("consume", "advance", "sweep")
         await run.start_worker("relay", roles=["relay"], fault="relay.confirmed=sleep:8")

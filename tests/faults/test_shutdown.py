@@ -39,6 +39,7 @@ FIRST_COMMIT = "SELECT min(committed_at) FROM saga_worker.v_journal WHERE worker
 
 @pytest.mark.slow
 async def test_a_worker_stopped_under_load_leaves_nothing_to_a_lease(place: Place, eventually: Eventually) -> None:
+    """features: M15"""
     async with Campaign(place, CHECKOUT, SETTINGS | LONG_LEASE) as run:
         await asyncio.gather(run.start_participants(), run.start_worker("w0"))
         for part in range(PARTS):

@@ -19,6 +19,7 @@ LISTED = "SELECT count(*) FROM saga_worker.v_saga WHERE attention = 'undeliverab
 
 @pytest.mark.slow
 async def test_an_unroutable_command_stays_and_holds_up_nothing_else(place: Place, eventually: Eventually) -> None:
+    """features: M29"""
     async with Campaign(place, DEAL) as run, Partners(run) as partners:
         await run.start_worker("worker")
         await partners.unbind("right")

@@ -49,6 +49,7 @@ async def test_eight_operators_replay_five_hundred_dead_letters_and_each_is_appl
     workers: Workers, wire: Wire, records: Records, release: Callable[[str], Path], amqp_url: str,
     namespace: Namespace, eventually: Eventually,
 ) -> None:  # fmt: skip
+    """features: M26"""
     wire.serve({"score_order": ("fraud", {"rule": "test"})})
     first = await workers.start(release("EUR"), max_attempts=1)
     letters = [Plain(f"o-{number}", order(f"{number}")) for number in range(DEAD)]
@@ -85,6 +86,7 @@ async def is_count(records: Records, where: str, wanted: int) -> bool:
 async def test_what_comes_behind_a_dead_letter_waits_for_it_and_nobody_else_does(
     workers: Workers, wire: Wire, records: Records, release: Callable[[str], Path], eventually: Eventually
 ) -> None:
+    """features: M31"""
     first = await workers.start(release("EUR"), max_attempts=2)
     await wire.publish("order_placed", order("dead"), id="dead")
     await eventually(lambda: has_fates(records, {"dead": "dead: handler_error"}))

@@ -131,6 +131,7 @@ def test_the_memory_of_the_page_does_everything_once() -> None:
 
 
 def test_the_memory_of_the_page_lets_an_undo_win_that_overtakes_its_command() -> None:
+    """features: M33"""
     with closing(Service()) as service:
         assert [service.told("u", "c"), service.told("c"), service.told("c")] == [
             "done",

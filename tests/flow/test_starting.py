@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from definitions.checkout import OrderPlaced
+from definitions.checkout import OrderPlaced, checkout
 from saga_worker.admin.replay import Actor, replay_all
 from saga_worker.client import Client
 from saga_worker.inbox import DeadFilter
@@ -137,3 +138,22 @@ async def test_whoever_asks_for_an_answer_on_the_broker_gets_it(
     }  # fmt: skip
     assert answers == {"c-1": ("saga_ended", said), "j-2": ("saga_ended", said)}
     await eventually(lambda: records.value("SELECT count(*) = 0 FROM saga_worker.v_outbox"))
+
+
+async def test_a_worker_tells_a_client_that_waits_of_the_end(
+    workers: Workers, wire: Wire, page: ModuleType, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """features: L22"""
+    for pause in ("FIRST_PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS", "LONGEST_PAUSE_WITH_HINTS_SECONDS"):
+        monkeypatch.setattr(f"saga_worker.client.watch.{pause}", 600)  # nobody looks without a hint
+    monkeypatch.setattr("saga_worker.wake_up.WAITING_SECONDS", 600)
+    worker = await workers.start()
+    wire.serve({**GENEROUS, "ship_order": None})
+    async with Client(source="shop") as client:
+        run = await client.send(checkout, OrderPlaced(**ORDER))
+        await eventually(lambda: client.get(checkout, "4711"))
+        ended = asyncio.create_task(run.ended(timeout=60))
+        await eventually(lambda: worker.end_teller.is_wanted)
+        await wire.obey("ship_order", "shipped", parcels=["a"])
+
+        assert (await ended).is_completed

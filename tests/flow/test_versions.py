@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from saga_worker import DefinitionError
+from tests.flow.processes import Processes
 from tests.flow.records import Records
 from tests.flow.wire import Wire
 from tests.flow.workers import Workers
@@ -100,7 +102,7 @@ def release(tmp_path: Path) -> Release:
 
 
 async def test_a_saga_goes_on_under_the_next_release(
-    workers: Workers, wire: Wire, records: Records, release: Release, eventually: Eventually
+    workers: Workers, wire: Wire, records: Records, release: Release, processes: Processes, eventually: Eventually
 ) -> None:
     """features: 80, L19"""
     first = await workers.start(release(1))
@@ -119,6 +121,8 @@ async def test_a_saga_goes_on_under_the_next_release(
     kinds = await records.connection.fetch(
         "SELECT input_kind, definition_version FROM saga_worker.v_journal ORDER BY 1, 2"
     )
+    shown = processes.command("saga", "show", "order/1").stdout
+    assert re.search(r"definition_version +2", shown) and re.search(r"\tupgrade\t.*\tupgrade:\S+:2\t", shown)
     assert sorted(map(tuple, kinds)) == [("event", 1), ("event", 2), ("reply", 2), ("reply", 2), ("upgrade", 2)]
 
 

@@ -100,6 +100,7 @@ def test_what_follows_a_join_is_undone_before_all_branches() -> None:
 
 
 def test_an_undo_that_fails_in_one_branch_does_not_hold_up_another() -> None:
+    """features: M35"""
     test = begun().reply(Yes(), to=DoA).expect(DoB).reply(Yes(), to=DoB).reply(Yes(), to=DoC)
     test.event(Cancel()).expect(UndoB).expect(UndoC)
 

@@ -170,6 +170,19 @@ def test_a_step_that_was_undone_outside_is_not_undone_again() -> None:
     test.operator("mark_undone", STEP_A).expect_outcome("ignored: nothing_to_mark")
 
 
+def test_it_can_be_asked_whether_a_step_was_undone() -> None:
+    """features: 48"""
+    test = at_p(pivoted=False)
+    assert [test.was_undone(step) for step in ("a", "b", "p")] == [False, False, False]
+    test.operator("mark_undone", STEP_B)
+    assert [test.was_undone(step) for step in ("a", "b", "p")] == [False, True, False]
+
+    test.operator("compensate", WHY).expect(UndoA)
+    assert not test.was_undone("a")
+    test.reply(Yes(), to=UndoA)
+    assert [test.was_undone(step) for step in ("a", "b", "p")] == [True, True, False]
+
+
 def test_an_undo_that_nobody_answers_is_not_waited_for_when_it_was_done_outside() -> None:
     """features: 48"""
     test = at_p(pivoted=False).operator("compensate", WHY).expect(UndoB)

@@ -80,6 +80,7 @@ def test_a_rejection_whose_handler_decides_nothing_goes_on() -> None:
 
 
 def test_a_rejection_without_handler_compensates_and_says_which() -> None:
+    """features: M17"""
     test = SagaTest(line()).given(Begun()).expect(DoA).reply(Yes()).expect(DoB).reject(No())
 
     test.expect(UndoA).expect_nothing().expect_status("compensating", reason="do_b was rejected: no")
@@ -92,7 +93,7 @@ def test_a_rejected_step_is_not_undone() -> None:
 
 
 def test_a_repeated_answer_is_a_duplicate() -> None:
-    """features: 87"""
+    """features: 87; M21"""
     test = SagaTest(line()).given(Begun()).expect(DoA).reply(Yes()).expect(DoB)
     before = test.one.instance
 
@@ -126,6 +127,7 @@ def test_the_number_of_an_event_is_no_command() -> None:
 
 
 def test_an_answer_of_another_type_is_refused_and_the_command_stays_open() -> None:
+    """features: M21"""
     test = SagaTest(line()).given(Begun())
 
     outcome = answered(test, 1, "maybe").outcome
@@ -142,6 +144,7 @@ def test_an_answer_that_does_not_fit_is_refused_without_its_values() -> None:
 
 
 def test_an_answer_is_accepted_before_the_outbox_row_is_gone() -> None:
+    """features: M22"""
     test = SagaTest(line()).given(Begun())
     test.one.unsent = {1}
 

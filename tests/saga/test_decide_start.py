@@ -75,6 +75,7 @@ def test_an_event_before_its_start_is_parked_and_taken_up_with_the_start() -> No
 
 
 def test_a_start_that_raises_leaves_nothing_behind() -> None:
+    """features: M4"""
     test = SagaTest(line(), tolerant=True).event(Begun(then="raise")).expect_outcome("waiting to be tried again")
 
     test.expect_status("absent").expect_nothing()

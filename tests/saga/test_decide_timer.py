@@ -27,7 +27,7 @@ def at_pivot(test: SagaTest[State] | None = None) -> SagaTest[State]:
 
 
 def test_silence_is_followed_by_the_same_id_and_the_same_bytes() -> None:
-    """features: 34"""
+    """features: 34; M13"""
     test = SagaTest(line()).given(Begun()).expect(DoA).given(Cancel(then="go"))
 
     test.advance(minutes(1)).expect_nothing().advance(seconds(10)).expect(DoA(step="a", seen=["begun"]))
@@ -70,7 +70,7 @@ def test_after_the_last_try_a_strict_step_is_watched_while_the_rest_is_undone() 
 
 
 def test_a_timer_whose_epoch_is_over_has_no_effect() -> None:
-    """features: 58; L9"""
+    """features: 58; L9; M23"""
     test = SagaTest(line()).given(Begun())
     assert test.one.instance is not None
     epoch = test.one.instance.progress.timers["timeout:1"].epoch
@@ -149,7 +149,7 @@ def test_reply_time_outs_wait_until_the_replies_are_in_while_business_timers_fir
 
 
 def test_a_wait_whose_time_is_over_compensates() -> None:
-    """features: 51, 73"""
+    """features: 51, 73; M10"""
     test = SagaTest(line()).given(Begun(review=True)).reply(Yes()).expect(DoA).reply(Yes()).expect(DoB)
 
     test.advance(days(2)).expect(UndoB)
@@ -198,6 +198,7 @@ def test_the_deadline_asks_for_attention_past_the_pivot_until_the_end() -> None:
 
 
 def test_the_deadline_is_gone_with_the_end() -> None:
+    """features: M23"""
     test = SagaTest(waits()).given(Begun(), Cancel()).expect_status("compensated").advance(days(11))
 
     test.expect_status("compensated").expect_attention()

@@ -42,7 +42,7 @@ def test_an_undo_names_the_command_that_it_takes_back() -> None:
 
 
 def test_a_step_with_nothing_to_take_back_is_left_out() -> None:
-    """features: 4"""
+    """features: 4; M7"""
     both_done(Undo.NONE).expect(UndoA).reply(Yes()).expect_nothing().expect_status("compensated")
 
 
@@ -171,7 +171,7 @@ def test_a_silent_undo_is_sent_again_under_the_same_id_with_the_same_bytes() -> 
 
 @pytest.mark.parametrize("is_silent", [True, False])
 def test_an_undo_out_of_tries_asks_for_attention_and_the_older_ones_go_on(is_silent: bool) -> None:
-    """features: 32, 45, 46"""
+    """features: 32, 45, 46; M35"""
     test = both_done().expect(UndoB)
     if is_silent:
         test.advance(minutes(3)).expect(UndoB)
@@ -219,6 +219,7 @@ def test_no_step_is_forgotten_when_two_undos_have_failed() -> None:
 
 
 def test_two_refused_undos_are_taken_up_newest_first_by_one_retry() -> None:
+    """features: M30"""
     test = both_done().expect(UndoB).reject(No()).advance(seconds(5)).expect(UndoB).reject(No())
     test.expect(UndoA).reject(No()).advance(seconds(5)).expect(UndoA).reject(No()).expect_nothing()
     test.expect_attention("undo_failed: b", "undo_failed: a")

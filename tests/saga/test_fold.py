@@ -196,6 +196,7 @@ def test_timers_do_not_fire_behind_a_dead_row() -> None:
 
 
 def test_a_replayed_row_frees_those_behind_it_in_the_old_order() -> None:
+    """features: M31"""
     rows = [
         row(2, Cancel(then="go")),
         row(3, Signal(), state=RowState.HELD, reason="behind_dead"),

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from saga_worker import (
+    Activity,
     ActivityContext,
     Command,
     Compensate,
@@ -23,6 +24,7 @@ from saga_worker import (
     Undo,
     UndoOf,
     Verdict,
+    activity,
     days,
     hours,
     minutes,
@@ -33,7 +35,7 @@ from saga_worker import (
 )
 from saga_worker.activities import after_loss, may_repeat
 from saga_worker.activity_rows import Attempt
-from saga_worker.saga.checks import hints
+from saga_worker.saga.hints import hints
 from saga_worker.saga.inputs import RunActivity
 from saga_worker.saga.messages import Done
 from saga_worker.saga.registry import Registry
@@ -531,3 +533,35 @@ def test_or_it_fails_and_keeps_what_was_done() -> None:
     test = retried(OnExhausted.FAIL).expect_status("failed", reason=TOO_OFTEN).expect_nothing()
 
     test.operator("retry").expect_outcome("ignored: nothing_to_retry").advance(days(3)).expect_nothing()
+
+
+class Pay(Activity[State, Receipt], timeout=minutes(1), retry=Retry.fixed(3), repeatable=False):
+    async def execute(self, input: State) -> Receipt:
+        raise AssertionError("the core runs nothing")
+
+    async def compensate(self, input: State, output: Receipt | None) -> None: ...
+
+
+class PayTwice(Pay, repeatable=True, undo_repeatable=False): ...
+
+
+def test_a_reusable_activity_says_of_itself_that_it_must_not_be_repeated() -> None:
+    """features: 49"""
+
+    @activity(timeout=minutes(1), repeatable=False)
+    async def once(input: State) -> Receipt:
+        raise AssertionError("the core runs nothing")
+
+    saga = Saga("reusing", state=State)
+    begins(saga)
+    steps = [
+        saga.step(Pay(), input=lambda state: state, name="pay"),
+        saga.step(PayTwice(), input=lambda state: state, name="twice"),
+        saga.step(once, input=lambda state: state, name="once"),
+    ]
+    saga.flow(*steps)
+
+    assert [(step.repeats.step, step.repeats.undo) for step in steps] == [(False, True), (True, False), (False, True)]
+    assert [hint.partition(": step ")[2].partition(" has ")[0] for hint in hints(saga) if "repeatable" in hint] == [
+        "pay"
+    ]

@@ -133,7 +133,7 @@ def test_a_verdict_of_a_local_step_is_followed_and_its_own_effect_taken_back() -
 
 
 def test_a_local_step_that_says_it_is_no_use_has_nothing_to_take_back() -> None:
-    """features: 44"""
+    """features: 44; M17"""
     story = Story()
     told = story.begun().result(WEIGHT).local_fails("flood", terminal=True)
 

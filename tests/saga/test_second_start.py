@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -23,11 +24,20 @@ from saga_worker import (
     minutes,
 )
 from saga_worker.saga.decide import decide
-from saga_worker.saga.inputs import ActivityResult, Applied, EventArrived, Given, Ignored, ReplyArrived
+from saga_worker.saga.inputs import (
+    ActivityResult,
+    Applied,
+    EventArrived,
+    Given,
+    Ignored,
+    ReplyArrived,
+    SendCommand,
+)
 from saga_worker.saga.messages import encode
-from saga_worker.saga.rows import RowState
+from saga_worker.saga.routing import command_id
+from saga_worker.saga.rows import Role, RowState
 from saga_worker.testing import SagaTest
-from saga_worker.testing.one_saga import SAGA_ID, START
+from saga_worker.testing.one_saga import SAGA_ID, START, OneSaga
 
 
 class Asked(Event):
@@ -160,7 +170,7 @@ def test_a_start_waits_in_line_and_takes_its_turn_when_the_run_has_ended() -> No
 
 
 def test_a_run_that_fails_lets_the_next_one_begin_when_all_is_taken_back() -> None:
-    """features: 55"""
+    """features: 55; M11"""
     test = begun(SecondStart.QUEUE).event(SECOND).reply(Packed(box="1"), to=Pack)
     test.event(Over(job="j", well=False)).expect(Unpack(box="1")).expect_nothing()
     test.reply(Done(), to=Unpack).expect(Pack(about="two"))
@@ -168,7 +178,7 @@ def test_a_run_that_fails_lets_the_next_one_begin_when_all_is_taken_back() -> No
 
 @pytest.mark.parametrize("policy", [SecondStart.RESTART, SecondStart.QUEUE])
 def test_while_an_effect_may_stand_no_run_begins(policy: SecondStart) -> None:
-    """features: 55; L1"""
+    """features: 55; L1; M11"""
     test = begun(policy, undo=Undo.STRICT).advance(minutes(1)).expect_status("compensated")
     assert test.unsettled == 1
     test.event(SECOND).expect_outcome("parked: run_unsettled").expect_nothing()
@@ -178,6 +188,20 @@ def test_while_an_effect_may_stand_no_run_begins(policy: SecondStart) -> None:
     ).expect_nothing()  # late: the run that asked takes it back
     test.reply(Done(), to=Unpack).expect(Pack(about="two")).expect_status("running")
     assert test.one.runs == 2
+
+
+def test_an_answer_that_settles_the_run_while_it_runs_alone_lets_the_next_one_begin() -> None:
+    """A suspect runs alone, and looks at no early row; nothing else may ever come for this saga."""
+    test = begun(SecondStart.QUEUE, undo=Undo.STRICT).advance(minutes(1)).expect_status("compensated")
+    test.event(SECOND).reply(Packed(box="1"), to=Pack).expect(Unpack(box="1"))
+    one = test.one
+    answers = command_id(one.ref, one.commands()[-1].seq)
+    one.store(Role.REPLY, "done", b"{}", message_id="alone", correlation_id=answers)
+    one.step(alone=True)
+    assert one.runs == 1
+    one.drain()
+
+    test.expect(Pack(about="two")).expect_status("running")
 
 
 def test_a_start_that_fails_leaves_the_ended_run_as_it_was() -> None:
@@ -202,6 +226,17 @@ def test_the_next_run_begins_by_the_newest_version() -> None:
     assert decision.instance is not None and decision.instance.definition_version == 2
 
 
+@pytest.mark.parametrize(
+    ("policy", "outcome"), [(SecondStart.RESTART, "applied"), (SecondStart.REJECT, "ignored: duplicate_start")]
+)
+def test_a_run_whose_version_is_gone_is_followed_all_the_same(policy: SecondStart, outcome: str) -> None:
+    """features: 55, 80"""
+    test = ended(policy).deploy(saga_of(policy, version=2))
+    test.late_reply(Packed(box="1"), to=Pack).expect_outcome("ignored: saga_finished")
+    test.event(Over(job="j")).expect_outcome("ignored: saga_finished")
+    test.event(SECOND).expect_outcome(outcome)
+
+
 def test_numbered_starts_cannot_be_queued() -> None:
     saga = Saga("job", state=Job, deadline=days(1), second_start=SecondStart.QUEUE)
 
@@ -223,3 +258,74 @@ def test_an_internal_saga_has_its_starts_for_itself() -> None:
     saga.flow(saga.wait("for nothing"))
     with pytest.raises(DefinitionError, match="asked both starts it and comes to it later"):
         saga.check()
+
+
+# -- histories ------------------------------------------------------------------------------------------------------
+
+
+def history(policy: SecondStart, undo: Undo, seed: int) -> OneSaga:
+    """Starts, answers to whatever was ever asked, ends and pauses, in random order; then everybody answers."""
+    dice = random.Random(seed)
+    one = OneSaga(saga_of(policy, undo=undo), "j")
+    answered: set[int] = set()
+
+    def say(role: Role, message: Message, seq: int | None = None) -> None:
+        ref = command_id(one.ref, seq) if seq is not None else None
+        one.store(role, message.wire_type, encode(message), message_id=f"m{len(one.rows)}", correlation_id=ref)
+
+    def answer(command: SendCommand) -> None:
+        answered.add(command.seq)
+        say(Role.REPLY, Packed(box=str(command.seq)) if command.type == "pack" else Done(), command.seq)
+
+    for number in range(25):
+        match dice.randrange(7):
+            case 0 | 1:
+                say(Role.EVENT, Asked(job="j", about=str(number)))
+            case 2:
+                say(Role.EVENT, Over(job="j", well=dice.random() < 0.6))
+            case 3 | 4 if commands := one.commands():
+                answer(dice.choice(commands))  # of any run, perhaps for the second time
+            case 5:
+                one.advance(minutes(dice.choice((1, 2, 10))))
+            case _:
+                one.step(alone=True)
+        if dice.random() < 0.7:
+            one.drain()
+    for _ in range(200):
+        one.drain()
+        open_ = [command for command in one.commands() if command.seq not in answered]
+        if open_:
+            answer(open_[0])
+        elif one.instance is not None and not one.instance.status.is_final:
+            say(Role.EVENT, Over(job="j"))
+        else:
+            break
+        one.advance(minutes(1))
+    return one
+
+
+@pytest.mark.parametrize("policy", list(SecondStart))
+@pytest.mark.parametrize("undo", [Undo.HYBRID, Undo.STRICT])
+def test_in_random_histories_no_start_is_lost_and_no_run_meets_another(policy: SecondStart, undo: Undo) -> None:
+    """features: 55"""
+    most = 0
+    for seed in range(60):
+        one = history(policy, undo, seed)
+        assert one.instance is None or (one.instance.status.is_final and one.instance.unsettled == 0), seed
+        assert one.in_state(RowState.READY, RowState.HELD) == [], seed
+        starts = [row for row in one.rows.values() if row.type == "asked"]
+        begun = [entry for entry in one.journal if entry.from_status is None]
+        assert [row.reason for row in starts if row.state is RowState.PARKED] == [], seed
+        assert len(begun) == one.runs == sum(row.state is RowState.DONE for row in starts), seed
+        assert policy in (SecondStart.RESTART, SecondStart.QUEUE) or one.runs <= 1
+        assert policy is not SecondStart.QUEUE or one.runs == len(starts), seed
+        sent = [seq for entry in one.journal for seq in entry.sent]
+        assert sorted(set(sent)) == list(range(1, len(set(sent)) + 1)), "numbers are given out once, in order"
+        first: dict[int, int] = {}  # of each number the run that gave it out
+        run = 0
+        for entry in one.journal:
+            run += entry.from_status is None
+            for seq in entry.sent:
+                assert first.setdefault(seq, run) == run, "no run sends again what another one has sent"
+        most = max(most, one.runs)
+    assert most > 2 or policy in (SecondStart.REJECT, SecondStart.JOIN)

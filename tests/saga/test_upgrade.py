@@ -32,6 +32,7 @@ from saga_worker import (
     repeat_until,
 )
 from saga_worker.saga.carry_over import carry_over
+from saga_worker.saga.fold import in_hand
 from saga_worker.saga.fold.stranded import strand
 from saga_worker.saga.inputs import MoveActivity
 from saga_worker.saga.instance import NEVER, Fate, Progress
@@ -39,6 +40,7 @@ from saga_worker.saga.messages import rejection_models, reply_models
 from saga_worker.saga.registry import Registry
 from saga_worker.saga.routing import command_id
 from saga_worker.saga.rows import Role
+from saga_worker.saga.stays import stays
 from saga_worker.saga.steps import CommandOf
 from saga_worker.testing import SagaTest
 from saga_worker.testing.one_saga import START
@@ -589,6 +591,15 @@ def test_a_local_step_runs_by_the_version_that_its_saga_has_come_to() -> None:
     test.local().expect(Hold(order="a"))
 
 
+def test_a_local_step_whose_turn_it_is_is_announced_before_an_upgrade() -> None:
+    """Of code that nobody knows to be running a worker would die again and again."""
+    instance = SagaTest(shaped(1, lambda s: (s.l, s.a))).given(Ordered(order="1")).one.instance
+    assert instance is not None
+
+    assert in_hand(instance, START, True, alone=False) == []
+    assert in_hand(instance, START, True, alone=False, is_to_move=True) == ["local:1:2"]
+
+
 def test_a_local_step_waits_while_the_upgrade_before_it_raises() -> None:
     old, new = shaped(1, lambda s: (s.l, s.a)), shaped(2, lambda s: (s.l, s.a))
     new.upgrade_from(old)(lambda state: Bare(order=1))
@@ -638,6 +649,24 @@ def test_an_upgrade_that_kills_its_worker_before_a_timer_is_given_up() -> None:
     (entry,) = test.attention
     assert entry == "timer_failed: wait:review: workers died of the upgrade before it, alone"
     assert test.one.instance.progress.timers["wait:review"].due_at == NEVER
+
+
+def test_check_says_at_which_steps_sagas_stay() -> None:
+    """features: L19"""
+    old = shaped(1, lambda s: (s.a, s.w, parallel(s.b, s.y), s.z, pivot(s.c), s.l, s.d))
+    same = shaped(2, lambda s: (s.a, s.w, parallel(s.b, s.y), s.z, pivot(s.c), s.l, s.d, s.e))
+    same.upgrade_from(old)(lambda state: state)
+    assert list(stays(same)) == []
+
+    other = shaped(2, lambda s: (s.b, s.w, parallel(s.a, s.y), pivot(s.c), s.l, s.d))
+    other.upgrade_from(old)(lambda state: state)
+    said = [line.partition("what stands at ")[2] for line in stays(other)]
+    assert said == [
+        "a stays under version 1 as long as it does: version 2 does w earlier than it did.",
+        "w stays under version 1 as long as it does: version 2 does a later than it did.",
+        "b stays under version 1 as long as it does: version 2 does a later than it did.",
+        "z stays under version 1 as long as it does: it stands at z, which version 2 does not have.",
+    ]
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

@@ -267,7 +267,7 @@ async def to_seat(s: Stages) -> None:
 
 
 async def test_a_zombie_has_no_say_after_its_activity_was_handed_out_again(database_url: str) -> None:
-    """features: 58"""
+    """features: 58; M8"""
     async with stages(database_url, trip_saga(World(), retry=AT_ONCE), runs=False) as s:
         await to_seat(s)
         zombie = await claimed_seat(s)
@@ -367,6 +367,7 @@ async def test_no_more_run_at_a_time_than_the_settings_and_the_step_say(database
 
 
 async def test_a_saga_goes_on_in_its_slot_while_others_wait_for_one(database_url: str) -> None:
+    """features: M14"""
     world = World()
     gate = Gate()
     world.ends["fare"] = gate

@@ -88,6 +88,7 @@ async def test_empty_bodies_and_bodies_of_several_frames_pass(amqp_url: str, nam
 
 @pytest.mark.parametrize("hot_path", ["lean", "public", "bare"], indirect=True)
 async def test_only_the_unroutable_of_many_is_reported_unroutable(amqp_url: str, namespace: Namespace) -> None:
+    """features: M29"""
     messages = [event(namespace, f"m{n}", type_="nobody" if n % 10 == 3 else "order_placed") for n in range(200)]
     async with consuming(amqp_url, namespace), publishing(amqp_url, namespace) as publisher:
         outcomes = await publisher.publish(messages)
@@ -97,6 +98,7 @@ async def test_only_the_unroutable_of_many_is_reported_unroutable(amqp_url: str,
 
 
 async def test_an_event_without_subscriber_is_confirmed(amqp_url: str, namespace: Namespace) -> None:
+    """features: M6"""
     async with publishing(amqp_url, namespace) as publisher:
         outcomes = await publisher.publish([event(namespace, "m1", type_="nobody", mandatory=False)])
 

@@ -78,7 +78,9 @@ async def test_a_program_asks_a_saga_and_sends_it_a_signal(database_url: str) ->
         answer: Cost = await c.client.ask(cost, "a")
         await c.answer(Packed(box="7"), "a", seq=1)
         ended = await run.ended(timeout=30)
+        taken = await c.client.events(saga, "a")
 
+        assert [event.type for event in taken] == ["job_asked", "job_done"]
         assert early.row_id is not None
         assert (answer, ended.status) == (Cost(cents=5), Status.COMPLETED)
 

@@ -55,6 +55,10 @@ def test_check_lists_what_a_worker_would_load(run: Run) -> None:
 
     assert ran.code == 0
     assert "step credit has no undo" not in ran.err  # it says undo=Undo.NONE
+    assert (
+        "Note: " in ran.err
+        and "approval_chain publishes claim_paid, decision_wanted, which no definition here" in ran.err
+    )
     assert "approval_chain 1: 7 steps, started by expense_claimed, fingerprint " in ran.out
 
 
@@ -75,7 +79,32 @@ def test_check_hints_at_a_step_whose_undo_nobody_asked_for(run: Run, tmp_path: P
     ran = run("definitions", "check", "--definitions", str(tmp_path / "kept.py"))
 
     assert ran.code == 0
-    assert "Hint: " in ran.err and "step ask has no undo" in ran.err and "tell" not in ran.err
+    assert "Hint: " in ran.err and "step ask has no undo" in ran.err
+    assert "step tell" not in ran.err
+    assert run("definitions", "check", "--strict", "--definitions", str(tmp_path / "kept.py")).code == 1
+    assert run("definitions", "check", "--strict", "--definitions", DEFINITIONS).code == 0
+
+
+def test_check_hints_at_the_steps_at_which_sagas_stay_under_their_version(run: Run, tmp_path: Path) -> None:
+    """features: L19"""
+    upgraded = (
+        KEPT
+        + """
+newer = Saga("kept", state=State, version=2)
+newer.starts_on(Begun, key=lambda e: e.key)(lambda event: State(key=event.key))
+newer.flow(newer.command("a", timeout=minutes(1), name="tell", undo=Undo.NONE)(tell.make))
+newer.upgrade_from(kept)(lambda state: state)
+"""
+    )
+    (tmp_path / "kept.py").write_text(upgraded)
+
+    ran = run("definitions", "check", "--definitions", str(tmp_path / "kept.py"))
+
+    stays = [line for line in ran.err.splitlines() if "stays under version 1" in line]
+    assert ran.code == 0 and len(stays) == 1
+    assert stays[0].endswith(
+        "what stands at ask stays under version 1 as long as it does: it stands at ask, which version 2 does not have."
+    )
 
 
 @pytest.mark.parametrize(

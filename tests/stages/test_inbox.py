@@ -150,6 +150,8 @@ async def test_a_message_whose_twin_is_purged_while_we_look_is_stored(database: 
 
 
 async def test_overlapping_batches_in_any_order_do_not_deadlock(database: Database) -> None:
+    """features: M32"""
+
     async def consume(number: int, *, backwards: bool) -> None:
         ids = [f"{number}-{n}" for n in range(60)]
         await store(database, *[row(id_) for id_ in (reversed(ids) if backwards else ids)])

@@ -45,6 +45,7 @@ async def test_a_saga_runs_from_start_to_end(database_url: str) -> None:
 
 
 async def test_events_that_come_before_their_saga_are_parked_and_taken_up_by_its_start(database_url: str) -> None:
+    """features: M2"""
     async with harness(database_url) as h:
         await h.store(*(row(Deposited(account="a", cents=n), "a", message_id=f"d{n}") for n in (1, 2, 3)))
         await h.drain()
@@ -58,7 +59,7 @@ async def test_events_that_come_before_their_saga_are_parked_and_taken_up_by_its
 
 
 async def test_rows_of_one_saga_are_applied_in_their_order_by_many_loops(database_url: str) -> None:
-    """features: 7, 69"""
+    """features: 7, 69; M37"""
     async with harness(database_url) as h:
         keys = [f"k{n}" for n in range(20)]
         await h.store(*(row(Opened(account=key), key, message_id=f"o{key}") for key in keys))
@@ -78,6 +79,7 @@ async def test_rows_of_one_saga_are_applied_in_their_order_by_many_loops(databas
 
 
 async def test_a_handler_that_raises_is_retried_then_dead_and_holds_what_comes_behind(database_url: str) -> None:
+    """features: M4"""
     async with harness(database_url, account_saga(breaks_at=2), limits=AT_ONCE) as h:
         await h.store(row(Opened(account="a"), "a", message_id="o"))
         await h.store(*(row(Deposited(account="a", cents=n), "a", message_id=f"d{n}") for n in (1, 2, 3)))
@@ -94,6 +96,7 @@ async def test_a_handler_that_raises_is_retried_then_dead_and_holds_what_comes_b
 
 
 async def test_a_replayed_row_is_applied_once_and_frees_what_stood_behind_it(database_url: str) -> None:
+    """features: M26"""
     async with harness(database_url, account_saga(breaks_at=2), limits=AT_ONCE) as broken:
         await broken.store(row(Opened(account="a"), "a", message_id="o"))
         await broken.store(*(row(Deposited(account="a", cents=n), "a", message_id=f"d{n}") for n in (1, 2, 3)))
@@ -251,6 +254,7 @@ async def test_a_suspect_that_does_not_kill_is_applied_with_what_stands_behind_i
 
 
 async def test_a_write_that_the_database_refuses_costs_only_the_guilty_saga(database_url: str) -> None:
+    """features: M5"""
     async with harness(database_url, limits=AT_ONCE) as h:
         await h.query("ALTER TABLE saga_worker.saga ADD CONSTRAINT no_b CHECK (key <> 'b')")
         await h.store(*(row(Opened(account=key), key, message_id=key) for key in "abcdef"))

@@ -14,6 +14,7 @@ from saga_worker.inbox import DeadFilter
 from saga_worker.routes import RouteTable
 from saga_worker.saga.routing import INTERNAL, KeyKind, Route, ref_of
 from saga_worker.saga.rows import Role, RowChange, RowState
+from saga_worker.saga.transitions import Status
 from saga_worker.sql.connection import Database
 from tests.stages.stored_rows import (
     NOW,
@@ -137,6 +138,7 @@ async def test_many_dead_rows_are_replayed_page_by_page(database: Database) -> N
 
 
 async def test_a_row_whose_saga_was_purged_is_refused(database: Database) -> None:
+    """features: M25"""
     ended = saga(status=3, finished_at=NOW - timedelta(days=900))
     await keep(database, ended)
     async with database.transaction() as conn:
@@ -244,6 +246,7 @@ async def test_two_sweepers_do_not_route_one_row_twice(database: Database) -> No
 
 
 async def test_a_row_that_no_route_came_for_dies_as_unknown_type(database: Database) -> None:
+    """features: M6"""
     await store(
         database, no_definition("m", expires_at_seconds=-1.0), no_definition("n"), parked(expires_at_seconds=-1.0)
     )
@@ -276,6 +279,25 @@ async def test_rows_of_a_definition_that_nobody_runs_are_held_and_freed(database
     async with database.transaction() as conn:
         assert await inbox.free_absent(conn) == [ORDER]
     assert await states(database, ORDER) == [(RowState.READY, None), (RowState.READY, None)]
+
+
+async def test_rows_of_a_saga_that_is_over_for_good_are_for_any_version(database: Database) -> None:
+    """Also what was held while its effects were not settled yet."""
+    await keep(database, saga(status=Status.COMPLETED, finished_at=NOW, unsettled=1))
+    await store(database, row())
+    async with database.transaction() as conn:
+        await workers.register(conn, ["checkout/2", "checkout-later/1"], "host", 1)
+        assert await inbox.hold_absent(conn) == 1
+    assert await states(database, ORDER) == [(RowState.HELD, "definition_absent")]
+
+    await query(database, "UPDATE saga_worker.saga SET unsettled = 0")
+    async with database.transaction() as conn:
+        assert await inbox.free_absent(conn) == [ORDER]
+        assert await inbox.hold_absent(conn) == 0
+
+    await query(database, "UPDATE saga_worker.worker SET definitions = '{checkout-later/1}'")
+    async with database.transaction() as conn:
+        assert await inbox.hold_absent(conn) == 1
 
 
 async def test_a_worker_whose_lease_is_over_runs_nothing(database: Database) -> None:

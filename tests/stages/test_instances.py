@@ -83,7 +83,10 @@ async def test_the_place_of_a_missing_saga_is_locked_until_the_transaction_ends(
 
 
 async def test_an_early_event_is_not_stranded_by_the_creation_of_its_saga(database: Database) -> None:
-    """One parks while another would create: without the lock of the gap the second never sees the parked row."""
+    """One parks while another would create: without the lock of the gap the second never sees the parked row.
+
+    features: M2
+    """
     async with two_sessions(database) as (parking, creating):
         await instances.lock(parking.conn, [ORDER])
         await inbox.insert(parking.conn, [parked("early")])
@@ -159,7 +162,7 @@ async def test_a_saga_that_is_not_at_the_locked_revision_is_not_written(database
 
 
 async def test_a_second_creation_of_one_saga_is_a_lost_race_not_a_crash(database: Database) -> None:
-    """features: 55, 164"""
+    """features: 55, 164; M3"""
     await keep(database, saga())
 
     with pytest.raises(LeaseLost):
@@ -227,7 +230,7 @@ def finished(ref: UUID, **values: Any) -> Instance:
 
 
 async def test_only_sagas_with_nothing_open_leave_with_their_history(database: Database) -> None:
-    """features: 68"""
+    """features: 68; M25"""
     old, young, unsettled, sending, with_dead, with_parked, with_ready, open_ = refs_of(8)
     await keep(
         database,

@@ -279,7 +279,7 @@ async def test_an_event_that_turns_the_saga_back_wins_against_a_step_in_back_off
 async def test_user_locks_do_not_hold_up_other_sagas(database_url: str) -> None:
     """Each local step has its own transaction, so a step that waits for a row waits alone.
 
-    features: 69
+    features: 69; M14
     """
     waiting, may_end = asyncio.Event(), asyncio.Event()
 
@@ -302,6 +302,7 @@ async def test_user_locks_do_not_hold_up_other_sagas(database_url: str) -> None:
 
 
 async def test_a_process_that_lost_its_wake_finds_a_due_step_by_the_wake_table(database_url: str) -> None:
+    """features: M10"""
     ref: UUID = ref_of("account_transfer", "t")
     async with stages(database_url, wakes=False) as s:
         await s.store(ordered(), "t", "1")

@@ -161,6 +161,7 @@ async def test_own_rows_are_read_page_by_page(database: Database) -> None:
 
 
 async def test_a_living_owner_keeps_its_rows_however_old_they_are(database: Database) -> None:
+    """features: M27"""
     owner, relay = await lease(database), await lease(database)
     await put(database, *rows_of(command(1)), owner=owner)
 
@@ -168,6 +169,7 @@ async def test_a_living_owner_keeps_its_rows_however_old_they_are(database: Data
 
 
 async def test_rows_of_the_dead_the_unknown_and_nobody_are_taken_over(database: Database) -> None:
+    """features: M1"""
     dead, relay = await lease(database, -1), await lease(database)
     await put(database, *rows_of(command(1)), owner=dead)
     await put(database, *rows_of(command(2)), owner=9999)
@@ -224,6 +226,7 @@ async def test_a_lease_that_ends_while_rows_are_taken_over_gives_each_row_one_ow
 
 
 async def test_a_worker_that_ends_gives_its_rows_up_at_once(database: Database) -> None:
+    """features: M15"""
     leaving, relay = await lease(database), await lease(database)
     await put(database, *rows_of(command(1)), owner=leaving)
     async with database.transaction() as conn:

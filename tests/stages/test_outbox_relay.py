@@ -147,6 +147,7 @@ async def test_committed_rows_are_published_and_deleted(
 async def test_messages_of_one_saga_reach_one_destination_in_order(
     database: Database, amqp_url: str, namespace: Namespace, eventually: Eventually
 ) -> None:
+    """features: M12"""
     queue = await participant(amqp_url, namespace)
     refs = [uuid4() for _ in range(20)]
     async with publishing(amqp_url, namespace) as publisher, relaying(database, publisher, namespace) as stage:
@@ -165,6 +166,7 @@ async def test_messages_of_one_saga_reach_one_destination_in_order(
 async def test_an_unroutable_command_stays_holds_back_only_its_lane_and_goes_out_when_a_queue_is_bound(
     database: Database, amqp_url: str, namespace: Namespace, eventually: Eventually
 ) -> None:
+    """features: M12"""
     stock = await participant(amqp_url, namespace, "stock.release")
     bank = await participant(amqp_url, namespace, "bank.#")
     ref, other = uuid4(), uuid4()
@@ -385,6 +387,7 @@ async def test_beyond_what_memory_may_hold_rows_stay_in_the_table_and_go_out_in_
 async def test_five_thousand_rows_survive_cuts_of_broker_and_database_in_order(
     database_url: str, database: Database, amqp_url: str, namespace: Namespace, eventually: Eventually
 ) -> None:
+    """features: M28"""
     queue = await participant(amqp_url, namespace)
     refs = [uuid4() for _ in range(500)]
     cuts = 0
@@ -464,6 +467,7 @@ async def test_a_worker_killed_at_any_point_loses_nothing_and_sends_at_most_one_
     database_url: str, database: Database, amqp_url: str, namespace: Namespace, eventually: Eventually, point: str,
     copies: int,
 ) -> None:  # fmt: skip
+    """features: M34"""
     queue = await participant(amqp_url, namespace)
     ref = uuid4()
     async with database.transaction() as connection:

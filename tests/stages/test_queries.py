@@ -12,10 +12,12 @@ from pydantic import BaseModel
 from saga_worker import Query, Saga, queries
 from saga_worker.saga.errors import QueryRefused
 from saga_worker.saga.instance import Fate
+from saga_worker.saga.routing import command_id, ref_of
 from saga_worker.sql.connection import single_connection
 from tests.stages.command_line import Run
 from tests.stages.operator_rows import add_saga, command, on, progress
 from tests.stages.own_work_harness import Trip, TripAsked, World, event, stages, trip_saga
+from tests.stages.pool_harness import CardSent, Closed, Deposited, Opened, harness, reply, row
 from tests.stages.test_activities import Gate
 
 LOCK = "SELECT 1 FROM saga_worker.saga WHERE key = '4711' FOR UPDATE"
@@ -117,7 +119,7 @@ def checkout(tmp_path: Path, database: str) -> str:
 
 
 def test_the_command_line_asks_without_waiting_for_a_lock(run: Run, database: str, checkout: str) -> None:
-    """features: 70, 143"""
+    """features: 70, 143; M19"""
 
     async def beside_a_lock(connection: asyncpg.Connection) -> None:
         async with connection.transaction():
@@ -148,3 +150,34 @@ def test_an_answer_for_people_is_a_line_for_each_field(run: Run, database: str, 
     ran = run("saga", "query", "checkout/4711", "where", "--definitions", checkout)
 
     assert ran.out.split() == ["order", "4711", "letters", "4"]
+
+
+# -- the events that a saga has taken ---------------------------------------------------------------------------------
+
+
+async def test_the_events_that_a_saga_has_taken_are_listed_in_their_order(run: Run, database: str) -> None:
+    """features: 90, 92"""
+    async with harness(database) as h:
+        for number, message in enumerate([Deposited(account="7", cents=5), Opened(account="7")]):
+            await h.store(row(message, "7", message_id=str(number)))  # the first is early
+        await h.drain()
+        card = reply(CardSent(number="1"), command_id(ref_of("account", "7"), 1), "7", message_id="card")
+        await h.store(row(Opened(account="7"), "7", message_id="2"), card)  # a second start is ignored
+        await h.store(row(Deposited(account="7", cents=6), "7", message_id="3"))
+        await h.store(row(Closed(account="7"), "7", message_id="4"))
+        await h.drain()
+        seen = await asyncio.to_thread(run, "saga", "events", "account/7", "--json")
+        newest = await asyncio.to_thread(run, "saga", "events", "account/7", "--limit", "1")
+        await h.query("DELETE FROM saga_worker.inbox WHERE message_id = '0'")  # as the retention does
+        later = await asyncio.to_thread(run, "saga", "events", "account/7", "--json")
+        nobody = await asyncio.to_thread(run, "saga", "events", "account/8")
+
+    assert [(event["message_id"], event["type"], event["body"]) for event in seen.documents] == [
+        ("1", "opened", {"account": "7"}),
+        ("0", "deposited", {"account": "7", "cents": 5}),
+        ("3", "deposited", {"account": "7", "cents": 6}),
+        ("4", "closed", {"account": "7"}),
+    ]
+    assert "closed" in newest.out and "deposited" not in newest.out
+    assert [event["type"] for event in later.documents] == ["opened", None, "deposited", "closed"]
+    assert (nobody.code, "There is no saga account/8" in nobody.err) == (1, True)

@@ -117,7 +117,7 @@ async def test_queued_starts_take_their_turns_one_after_the_other(database_url: 
 async def test_of_many_starts_at_once_one_makes_a_run(
     database_url: str, policy: SecondStart, told: dict[str, int]
 ) -> None:
-    """features: 55, 66, 164"""
+    """features: 55, 66, 164; M3"""
     definition, asked = job_saga(second_start=policy)
     async with crew(database_url, definition) as c:
         runs = await asyncio.gather(*(c.client.send(asked, JobAsked(job="a")) for _ in range(20)))

@@ -9,10 +9,26 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import BaseModel
+from pydantic_core import from_json
 
-from saga_worker import Command, Event, Message, Rejected, Saga, UndoOf, days, minutes, pivot
-from saga_worker.admin import operator_request
-from saga_worker.admin.operator_request import Request, Target
+from saga_worker import (
+    Command,
+    Event,
+    Message,
+    Rejected,
+    Saga,
+    StepContext,
+    UndoOf,
+    clear_hooks,
+    days,
+    minutes,
+    operator_requests,
+    pivot,
+    register_hooks,
+)
+from saga_worker.client import Client, NotDecided, NotTaken
+from saga_worker.operator_requests import Request, Target
+from saga_worker.outbox import EVENTS, OutboxRow
 from saga_worker.saga.messages import Done
 from saga_worker.saga.routing import command_id, ref_of
 from saga_worker.testing import eventually
@@ -53,9 +69,11 @@ class Order(BaseModel):
     order: str
 
 
-def shop(*, pivoted: bool = False, compensate: bool = True) -> Saga[Order]:
+def shop(*, pivoted: bool = False, compensate: bool = True, lifecycle: bool = False) -> Saga[Order]:
     """reserve → charge → ship, each with its undo, or with ship as the pivot."""
-    saga = Saga("account", state=Order, deadline=days(1), compensate=compensate)  # the name that the harness claims for
+    saga = Saga(  # of the name that the harness claims for
+        "account", state=Order, deadline=days(1), compensate=compensate, lifecycle=lifecycle
+    )
     saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order))
 
     @saga.command("stock", timeout=minutes(1))
@@ -99,13 +117,19 @@ class Shop:
         return await asyncio.to_thread(self._run, "saga", *arguments, "--actor", "ann", "--json")
 
     async def has_sent(self, *types: str) -> None:
-        await eventually(lambda: [sent.type for sent in self.h.sent] == list(types))
+        await eventually(lambda: [sent.type for sent in self.commands()] == list(types))
 
     async def has_sent_last(self, type_: str) -> None:
-        await eventually(lambda: self.h.sent[-1].type == type_)
+        await eventually(lambda: self.commands()[-1].type == type_)
 
-    async def answer(self, seq: int, message: Message | None = None) -> None:
-        await self.h.store(reply(message or Done(), command_id(ref_of("account", "7"), seq), "7", message_id=f"r{seq}"))
+    def commands(self) -> list[OutboxRow]:
+        return [sent for sent in self.h.sent if sent.destination != EVENTS]
+
+    async def answer(self, number: int, message: Message | None = None) -> None:
+        """To the command that went out as number so many."""
+        await eventually(lambda: len(self.commands()) >= number)
+        sent = self.commands()[number - 1]
+        await self.h.store(reply(message or Done(), sent.message_id, "7", message_id=f"r{number}"))
 
     async def status(self) -> tuple[object, object]:
         (saga,) = await self.h.query("SELECT status, reason FROM saga_worker.v_saga")
@@ -120,10 +144,11 @@ class Shop:
 
 @asynccontextmanager
 async def at_ship(
-    database_url: str, run: Run, *, pivoted: bool = False, compensate: bool = True
+    database_url: str, run: Run, *, pivoted: bool = False, compensate: bool = True, lifecycle: bool = False
 ) -> AsyncIterator[Shop]:
     """Two steps are done, the third is asked for."""
-    async with harness(database_url, shop(pivoted=pivoted, compensate=compensate)) as h:  # type: ignore[arg-type]  # of another state
+    saga = shop(pivoted=pivoted, compensate=compensate, lifecycle=lifecycle)
+    async with harness(database_url, saga) as h:  # type: ignore[arg-type]  # of another state
         h.pool.start()
         try:
             told = Shop(h, run)
@@ -275,9 +300,9 @@ async def test_a_timer_that_has_fired_since_it_was_looked_at_is_left_alone(run: 
     async with at_ship(database, run) as told:
         target = Target(ref_of("account", "7"), "account", "7", None)
         old = Request("timer_cancel", {"timer": "timeout:3:1"})
-        ids = await operator_request.request(told.h.database, [target], old, actor="ann", why=None)
+        ids = await operator_requests.request(told.h.database, [target], old, actor="ann", why=None)
 
-        found = await operator_request.outcomes(told.h.database, ids, wait_seconds=30)
+        found = await operator_requests.outcomes(told.h.database, ids, wait_seconds=30)
 
         assert found == {"timer_not_armed": 1}
 
@@ -293,11 +318,100 @@ async def test_a_saga_without_compensation_fails_and_is_retried(run: Run, databa
         assert failed["finished_at"] is not None
         assert await told.h.query("SELECT FROM saga_worker.wake") == []
 
+        shown = await asyncio.to_thread(run, "saga", "show", "account/7")
+        assert "`saga-worker saga retry` goes on from there" in shown.out.splitlines()[0]
+
         assert (await told.operate("retry", "account/7")).code == 0
         await told.has_sent("reserve", "charge", "ship", "ship")
         assert await told.status() == ("running", None)
         await told.answer(4)
         await told.becomes("completed")
+
+
+async def test_hooks_are_called_once_after_the_commit_and_break_nothing(
+    run: Run, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """features: 133"""
+    told: list[tuple[str, str, str | None]] = []
+
+    def executed(context: StepContext) -> None:
+        told.append(("executed", context.step, None))
+        raise ConnectionError("nobody listens")
+
+    register_hooks(
+        step_executed=executed,
+        compensation_triggered=lambda c: told.append(("triggered", c.step, c.original_error)),
+        compensation_completed=lambda c: told.append(("completed", c.step, c.original_error)),
+    )
+    try:
+        async with at_ship(database, run) as at:
+            assert told == [("executed", "reserve", None), ("executed", "charge", None)]
+            await at.operate("mark-undone", "account/7", "charge")
+            await at.operate("compensate", "account/7", "--why", "a mistake")
+            await at.answer(4)
+            await at.answer(5)
+            await at.becomes("compensated")
+            await eventually(lambda: len(told) == 7)
+    finally:
+        clear_hooks()
+
+    why = "taken back by an operator: a mistake"
+    assert told[2:] == [
+        ("completed", "charge", None), ("triggered", "ship", why), ("completed", "ship", why),
+        ("triggered", "reserve", why), ("completed", "reserve", why),
+    ]  # fmt: skip
+    raised = [record for record in caplog.records if record.message == "hook_raised"]
+    assert [record.__dict__["step"] for record in raised] == ["reserve", "charge"]
+
+
+async def test_the_life_of_a_saga_is_published_to_the_exchange_with_its_steps(run: Run, database: str) -> None:
+    """features: 134"""
+    async with at_ship(database, run, lifecycle=True) as told:
+        await told.answer(3)
+        await told.becomes("completed")
+
+        await eventually(lambda: len([sent for sent in told.h.sent if sent.destination == EVENTS]) == 2)
+        events = [sent for sent in told.h.sent if sent.destination == EVENTS]
+        rows = await told.h.query("SELECT unnest(sent_ids) AS id FROM saga_worker.v_journal")
+    assert [(event.exchange, event.routing_key, event.mandatory) for event in events] == [
+        ("saga.events", "account.started", False), ("saga.events", "account.completed", False),
+    ]  # fmt: skip
+    assert from_json(events[1].body)["key"] == "7"
+    assert {event.message_id for event in events} <= {row["id"] for row in rows}
+
+
+async def test_a_program_has_a_saga_taken_back_and_asks_what_was_undone(run: Run, database: str) -> None:
+    """features: 47; 48"""
+    async with at_ship(database, run) as told, Client(source="desk") as client:
+        saga = shop()
+        await client.mark_undone(saga, "7", "charge", why="refunded by hand")
+        await client.compensate(saga, "7", why="a mistake")
+        await told.answer(4)
+        await told.answer(5)
+        await told.becomes("compensated")
+
+        undone = [await client.was_undone(saga, "7", step) for step in ("reserve", "charge", "ship")]
+        assert undone == [True, True, True]
+        assert await client.was_undone(saga, "8", "reserve") is False
+        with pytest.raises(ValueError, match="has no step pay"):
+            await client.was_undone(saga, "7", "pay")
+        with pytest.raises(NotTaken, match="it has ended") as refused:
+            await client.compensate(saga, "7", why="again")
+        assert refused.value.reason == "saga_finished"
+        with pytest.raises(NotTaken, match="There is no saga account/8"):
+            await client.compensate(saga, "8", why="a mistake")
+    assert await asyncio.to_thread(audit, database) == [
+        {"actor": "desk", "action": action, "target": "saga/account/7", "reason": why}
+        for action, why in (("mark_undone", "refunded by hand"), ("compensate", "a mistake"), ("compensate", "again"))
+    ]
+
+
+async def test_a_program_is_told_when_no_worker_decides(run: Run, database: str) -> None:
+    async with at_ship(database, run) as told, Client() as client:
+        await told.h.pool.stop()
+
+        with pytest.raises(NotDecided, match="it is stored and will be"):
+            await client.compensate(shop(), "7", why="a mistake", timeout=0.2)
 
 
 @pytest.mark.parametrize("command", ["compensate", "cancel"])

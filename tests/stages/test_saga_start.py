@@ -97,3 +97,24 @@ async def test_without_a_worker_the_start_is_stored(
 
     assert (started.code, started.documents[0]["outcome"]) == (0, "stored")
     assert "Is a worker running" in started.err
+
+
+async def test_earlier_runs_of_a_key_are_shown(run: Run, worker: Crew, event: str) -> None:
+    """features: 55, 64, 68"""
+    await start(run, "job", "--input", event)
+    await worker.answer(Packed(box="7"), "a", seq=1)
+    await worker.say(JobDone(job="a"))
+    ended = await start(run, "job", "--input", event, "--idempotency-key", "i-2", "--wait", "30")
+    assert (ended.code, "already" in ended.err) == (1, True)  # it does not restart: so one is made an earlier run here
+    await worker.harness.query("UPDATE saga_worker.saga SET ref = NULL")
+    await start(run, "job", "--input", event)
+
+    present = await asyncio.to_thread(run, "saga", "show", "job/a", "--json")
+    (document,) = present.documents
+    (earlier,) = document["earlier_runs"]
+    shown = await asyncio.to_thread(run, "saga", "show", earlier["saga_id"])
+    listed = await asyncio.to_thread(run, "saga", "list", "--key", "a", "--json")
+
+    assert (shown.code, document["saga"]["status"]) == (0, "running")
+    assert "This is an earlier run of its key; `saga-worker saga show job/a` shows the present one." in shown.out
+    assert {saga["saga_id"] for saga in listed.documents} == {earlier["saga_id"], document["saga"]["saga_id"]}

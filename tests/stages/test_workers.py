@@ -68,6 +68,7 @@ async def test_a_worker_that_was_forgotten_cannot_come_back(database: Database) 
 
 
 async def test_a_living_worker_is_not_buried(database: Database) -> None:
+    """features: M27"""
     await register(database)
 
     assert await bury(database) == []

@@ -42,6 +42,7 @@ from saga_worker import (
     minutes,
     parallel,
     pivot,
+    register_hooks,
     repeat_until,
     upcast,
     when,
@@ -59,6 +60,7 @@ class Parcel(BaseModel):
 
 parcels = Saga("parcels", state=Parcel)
 no_mode = Saga("parcels", state=Parcel, on_undo_failed="stop")  # error: a name of OnUndoFailed
+register_hooks(compensation_completed=lambda context: context.error)  # error: that is of a step
 parcels.savepoint("front", on_exhausted=True)  # error: a name of OnExhausted
 
 

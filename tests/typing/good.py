@@ -15,6 +15,7 @@ from saga_worker import (
     ChildFailed,
     Command,
     Compensate,
+    CompensationContext,
     Complete,
     Entity,
     Event,
@@ -27,15 +28,18 @@ from saga_worker import (
     Retry,
     Saga,
     Step,
+    StepContext,
     Tally,
     TerminalError,
     Undo,
     UndoOf,
     Verdict,
+    clear_hooks,
     days,
     hours,
     minutes,
     pivot,
+    register_hooks,
     seconds,
     upcast,
     when,
@@ -203,8 +207,19 @@ class Fare(BaseModel):
     cents: int
 
 
+def watch() -> None:
+    def failed(context: StepContext) -> None:
+        print(context.saga_id, context.step, context.attempt, context.error)
+
+    def back(context: CompensationContext) -> str | None:
+        return context.original_error
+
+    register_hooks(step_failed=failed, compensation_triggered=back)
+    clear_hooks()
+
+
 def forward_only() -> Step[Trip]:
-    forward = Saga("forward", state=Trip, compensate=False, on_undo_failed=OnUndoFailed.STOP)
+    forward = Saga("forward", state=Trip, compensate=False, on_undo_failed=OnUndoFailed.STOP, lifecycle=True)
     return forward.savepoint("front", times=3, on_exhausted=OnExhausted.PAUSE)
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from saga_worker.saga import starters
-from saga_worker.saga.decide import child, event, forward, local, operator, reply, result, timer, undo
+from saga_worker.saga.decide import again, child, event, forward, local, operator, reply, result, timer, undo
 from saga_worker.saga.decide.next import (
     Begin,
     EnterAgain,
@@ -79,6 +79,8 @@ def decide(
         if instance is None:
             return _decide_new(saga, given_input, given)
         draft = Draft(saga, instance, given)
+        if instance.definition_version != saga.version:
+            return _carry_out(draft, again.judge(draft, given_input, newest or saga))
         return _carry_out(draft, _read(draft, given_input, newest or saga))
     except PoisonMessage as poison:
         return Decision(instance, (), Refused(poison.reason, poison.error))

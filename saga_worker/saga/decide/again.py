@@ -13,7 +13,7 @@ from saga_worker.saga import starters
 from saga_worker.saga.decide.next import Next, StartOver, Stay
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.draft import Draft
-from saga_worker.saga.inputs import EventArrived, Ignored, Parked
+from saga_worker.saga.inputs import EventArrived, Ignored, Input, Parked
 from saga_worker.saga.second_start import (
     BEGINS_AGAIN,
     DUPLICATE_START,
@@ -37,3 +37,10 @@ def apply(draft: Draft, event: EventArrived, newest: Saga[Any]) -> Next | None:
     if has_ended and policy in BEGINS_AGAIN:
         return StartOver(newest, event) if draft.instance.unsettled == 0 else Parked(RUN_UNSETTLED)
     return Parked(RUN_OPEN) if policy is SecondStart.QUEUE else Ignored(DUPLICATE_START)
+
+
+def judge(draft: Draft, given_input: Input, newest: Saga[Any]) -> Next:
+    """What comes for a saga that is over for good, by a version that is not its own: steps of it are not known here."""
+    if isinstance(given_input, EventArrived) and given_input.type in newest.starts:
+        return apply(draft, given_input, newest) or Ignored(DUPLICATE_START)
+    return Ignored("saga_finished")

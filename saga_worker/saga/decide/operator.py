@@ -11,7 +11,7 @@ from typing import Final
 from msgspec.structs import replace
 from pydantic_core import from_json
 
-from saga_worker.saga import flow
+from saga_worker.saga import flow, lifecycle
 from saga_worker.saga.decide import control, timer_control
 from saga_worker.saga.decide.next import Next, OpenAgain, Proceed, Stay
 from saga_worker.saga.draft import (
@@ -48,6 +48,7 @@ COMMANDS: Final = {
     "recheck": "judge held and parked rows anew",
     "undeliverable": "a command found no queue; the relay keeps trying",
     "delivered": "the command that found no queue has found one",
+    "attention_listed": "a row or a timer put the saga on the attention list: say so (`lifecycle`)",
     "worker_killed": "a worker died that had a timer or a local step in hand",
 }
 
@@ -73,6 +74,9 @@ def apply(draft: Draft, command: OperatorCommand) -> Next:
             return Stay() if draft.lift(_destination(command), UNDELIVERABLE) else Ignored("not_listed")
         case "worker_killed":
             return _worker_killed(draft, command)
+        case "attention_listed":
+            lifecycle.tell_of(draft, [str(entry) for entry in _entries(command)])
+            return Stay()
         case _:
             known = ", ".join(COMMANDS)
             raise PoisonMessage("unknown_operator_command", f"{command.type!r} is none of: {known}.")
@@ -84,6 +88,13 @@ def _arguments(command: OperatorCommand) -> dict[str, object]:
     except ValueError:
         arguments = None
     return arguments if isinstance(arguments, dict) else {}
+
+
+def _entries(command: OperatorCommand) -> list[object]:
+    entries = _arguments(command).get("entries")
+    if not isinstance(entries, list):
+        raise PoisonMessage("bad_operator_command", f"{command.type} needs a list of entries in its arguments.")
+    return entries
 
 
 def _destination(command: OperatorCommand) -> str:

@@ -9,22 +9,43 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
+from pydantic_core import to_json
+
 from saga_worker.saga.changes import SagaChange
+from saga_worker.saga.decide import decide
 from saga_worker.saga.decide.timer import is_local
 from saga_worker.saga.fold import attention
 from saga_worker.saga.fold.working_copy import WorkingCopy
+from saga_worker.saga.inputs import OperatorCommand
 from saga_worker.saga.instance import Instance
+from saga_worker.saga.lifecycle import is_of_rows
 
+TOLD: Final = "attention_listed"
 NOT_NOW: Final = timedelta(seconds=5)  # a due timer that may not fire is looked at again after this
 
 
 def close(copy: WorkingCopy) -> SagaChange:
     attention.judge(copy)
+    if copy.saga.lifecycle:
+        _tell_of_rows(copy)
     _set_wake(copy)
     copy.change.after = copy.instance
     is_due = not copy.is_blocked() and due_local(copy.instance, copy.given.now) is not None
     copy.change.local = is_due and copy.upgrade is None  # else it is moved first, when its timer is looked at again
     return copy.change
+
+
+def _tell_of_rows(copy: WorkingCopy) -> None:
+    """What rows and timers have put on the attention list, no decision has told: it is a step of the saga by itself."""
+    if copy.instance is None or copy.upgrade is not None:
+        return
+    before = copy.change.before
+    known = before.progress.attention if before is not None and before.saga_id == copy.instance.saga_id else ()
+    listed = [e for e in copy.instance.progress.attention if e not in known and is_of_rows(e)]
+    if listed:
+        said = decide(copy.saga, copy.instance, OperatorCommand(TOLD, to_json({"entries": listed})), copy.given)
+        message_id = f"{TOLD}:{copy.instance.saga_id}:{copy.instance.revision + 1}"
+        copy.record(said, kind="operator", source="worker", message_id=message_id)
 
 
 def due_local(instance: Instance | None, now: datetime) -> tuple[int, int] | None:

@@ -54,12 +54,7 @@ def _move_on(copy: WorkingCopy) -> bool:
     Before that is known which timer fires, since an upgrade gives them other names.
     """
     assert copy.instance is not None
-    names = due(copy.instance, copy.given.now, copy.given.replies_are_in)
-    names += [
-        name
-        for name, timer in copy.instance.progress.timers.items()
-        if is_local(name) and timer.due_at <= copy.given.now
-    ]
+    names = _due_before_a_move(copy.instance, copy.given.now, copy.given.replies_are_in)
     if not names:
         return False
     if copy.instance.progress.timers[names[0]].deaths and not copy.alone:
@@ -83,10 +78,21 @@ def due(instance: Instance | None, now: datetime, replies_are_in: bool) -> list[
     return [name for _, _, name in sorted(found)]
 
 
-def in_hand(instance: Instance, now: datetime, replies_are_in: bool, *, alone: bool) -> list[str]:
-    """Those that one transaction may run, as "name:epoch": up to a suspect, which runs alone."""
+def _due_before_a_move(instance: Instance, now: datetime, replies_are_in: bool) -> list[str]:
+    """The same, and local steps whose turn it is: what they are is only known after the upgrade."""
+    timers = instance.progress.timers.items()
+    return due(instance, now, replies_are_in) + [n for n, timer in timers if is_local(n) and timer.due_at <= now]
+
+
+def in_hand(
+    instance: Instance, now: datetime, replies_are_in: bool, *, alone: bool, is_to_move: bool = False
+) -> list[str]:
+    """Those that one transaction may run, as "name:epoch": up to a suspect, which runs alone.
+
+    Before an upgrade (`is_to_move`) also local steps: its code runs because of them.
+    """
     timers = instance.progress.timers
-    names = due(instance, now, replies_are_in)
+    names = (_due_before_a_move if is_to_move else due)(instance, now, replies_are_in)
     names = names[:1] if alone else list(takewhile(lambda name: not timers[name].deaths, names))
     return [f"{name}:{timers[name].epoch}" for name in names]
 

@@ -96,7 +96,6 @@ class WorkingCopy:
             before.status is not after.status
             or one.active != other.active
             or one.rounds != other.rounds  # the same wait may be open again
-            or before.saga_id is not after.saga_id  # another run
             or (before.unsettled == 0) is not (after.unsettled == 0)  # a start may wait for that
         )
 

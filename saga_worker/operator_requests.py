@@ -22,6 +22,24 @@ from saga_worker.wake_up import tell
 
 BATCH: Final = 500
 LOOK_SECONDS: Final = 0.1
+APPLIED: Final = "applied"
+WAITING: Final = "waiting"
+# Why a saga does not take what an operator asks of it.
+REFUSALS: Final = {
+    "after_pivot": "it is past its pivot, where nothing is taken back; let it go on, or end it as it is with"
+    " `saga-worker saga cancel`",
+    "compensating": "it is being taken back already",
+    "saga_finished": "it has ended",
+    "paused": "it is paused; `saga-worker saga resume` ends that",
+    "no_compensation": "its definition never takes anything back (compensate=False)",
+    "not_repeatable": "what would have to be sent or run again must not be (repeatable=False); see to it, then say"
+    " `saga-worker saga mark-undone`, or wait for its answer",
+    "not_paused": "it is not paused",
+    "not_waiting": "it does not stand at this wait or sleep; `saga-worker saga show` says where it stands",
+    "timer_not_armed": "the timer has fired meanwhile, or was cancelled or armed anew; look again",
+    "nothing_to_mark": "nothing that this step has done is left to be undone; `saga-worker saga show` lists what each"
+    " step has done",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +92,7 @@ async def outcomes(database: Database, ids: Sequence[int], *, wait_seconds: floa
         async with database.autocommit() as connection:
             rows = await connection.fetch("admin_outcomes", ids)
         found = Counter(_word(row["state"], row["reason"]) for row in rows)
-        if not found["waiting"] or loop.time() >= deadline:
+        if not found[WAITING] or loop.time() >= deadline:
             return found
         await asyncio.sleep(LOOK_SECONDS)
 
@@ -93,7 +111,7 @@ def _row(target: Target, command: str, body: bytes, actor: str) -> NewRow:
 
 def _word(state: str, reason: str | None) -> str:
     if state == "done":
-        return "applied"
+        return APPLIED
     if state in ("ignored", "dead"):
         return reason or state
-    return "waiting"
+    return WAITING
