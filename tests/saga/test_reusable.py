@@ -30,6 +30,7 @@ from saga_worker import (
     seconds,
 )
 from saga_worker.saga.inputs import RunActivity
+from saga_worker.saga.records import dump_progress
 from saga_worker.testing import SagaTest
 
 
@@ -389,6 +390,16 @@ def test_a_saga_that_has_failed_and_may_be_retried_keeps_what_later_steps_ask_fo
     told.result(Shipped(tracking="t")).expect_activity(last, input=Parcel(order="o", paid_by="visa"))
     told.result(Shipped(tracking="t")).expect_status("completed")
     assert recorded(told) == []
+
+
+def test_a_saga_without_reusable_activities_pays_nothing_for_them() -> None:
+    saga = Saga("plain", state=Order, deadline=days(1))
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
+    saga.flow(saga.sleep("a while", days(1)))
+    told = SagaTest(saga).given(Ordered(order="o"))
+    assert told.one.instance is not None
+    stored = dump_progress(told.one.instance.progress)
+    assert b"recorded" not in stored and b"begun" not in stored
 
 
 def test_outputs_that_nobody_asks_for_are_forgotten_with_their_step() -> None:
