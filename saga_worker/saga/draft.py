@@ -321,7 +321,8 @@ class Draft:
     def _follow_entry(self, record: CommandRecord, fate: Fate) -> None:
         """Of all entries of a step, the last that was done, or may have been, stands for what has to be taken back."""
         recorded, is_at_once = self.recorded[record.seq], is_undone_at_once(self.step(record))
-        if recorded.after and (fate is Fate.DONE or (fate is Fate.UNKNOWN and is_at_once)):
+        is_last = fate is Fate.DONE or (fate is Fate.UNKNOWN and is_at_once)
+        if is_last and recorded.after in self.commands:  # an entity may have forgotten it
             self.commands[recorded.after] = replace(self.commands[recorded.after], undone=True)
         if recorded.waits is not None and recorded.output is UNSET and not is_at_once:
             self.commands[record.seq] = replace(self.commands[record.seq], undone=True)  # it has nothing to take back

@@ -14,6 +14,7 @@ from saga_worker import (
     ActivityFailed,
     Compensate,
     DefinitionError,
+    Entity,
     Event,
     Outputs,
     Retry,
@@ -477,3 +478,28 @@ def test_after_a_rollback_the_outputs_before_the_savepoint_are_known_and_the_oth
     told = SagaTest(saga).given(Ordered(order="o")).result(BY).result(Shipped(tracking="t")).result(BY)
     told.fail("no carrier").result().expect_status("running")
     assert seen == [["first"], ["again", "first", "second"], ["again", "first"]]
+
+
+class Opened(Event):
+    order: str
+
+
+def test_an_entity_forgets_what_was_recorded_when_it_comes_to_rest() -> None:
+    entity = Entity("till", state=Till)
+    entity.on(Opened, key=lambda e: e.order)(lambda till, event: None)
+    pay = entity.step(Authorize(), input=lambda till: IN, name="pay").resumes_on(Paid, key=lambda e: e.order)
+    ship = entity.step(Carrier(), after=pay, input=lambda charged: Parcel(order="o", paid_by=charged.payment))
+    entity.flow(pay, ship)
+    told = SagaTest(entity)
+    for payment in ("a", "b"):
+        told.given(Opened(order="o")).expect_activity(pay).result(PART).given(OK).expect_activity(pay, event=OK)
+        told.result(Charged(payment=payment)).expect_activity(ship, input=Parcel(order="o", paid_by=payment))
+        told.result(Shipped(tracking="t")).expect_status("waiting").expect_nothing()
+        assert recorded(told) == []
+    told.given(Opened(order="o")).expect_activity(pay).result(PART).given(OK).expect_activity(pay).fail("no")
+    told.expect_activity(pay, undo=True, output=Charged(payment="asked")).result().expect_status("waiting")
+    assert recorded(told) == [] and told.unsettled == 0
+
+
+class Till(BaseModel):
+    opened: int = 0
