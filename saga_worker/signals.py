@@ -8,7 +8,7 @@ takes it, parks it until it is there or has come so far, or ignores it, is decid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from pydantic_core import to_json
@@ -27,6 +27,9 @@ from saga_worker.saga.rows import Role, RowState
 from saga_worker.sql.connection import Connection, Database
 from saga_worker.telemetry import trace_headers
 from saga_worker.wake_up import tell
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 SOURCE: Final = "signal"
 _DEFAULT_LIMITS: Final = EnvelopeLimits()
@@ -57,6 +60,20 @@ async def send(
     async with database.autocommit() as connection:
         await tell(connection)
     return sent
+
+
+async def send_within(
+    session: AsyncSession, schema: str, saga: Saga[Any], event: Event, *, message_id: str | None = None,
+    source: str = SOURCE,
+) -> Sent:  # fmt: skip
+    """As `send`, in the transaction of an application's own session: it is sent if and when that commits.
+
+    A worker finds it by its next look (SAGA_WORKER_POLL_SECONDS), since nobody is told of somebody else's commit.
+    """
+    from saga_worker.sql.sessions import joined
+
+    row = signal_row(saga, None, event.wire_type, encode(event), message_id=message_id, source=source)
+    return await store(await joined(session, schema), row)
 
 
 async def store(connection: Connection, row: NewRow) -> Sent:

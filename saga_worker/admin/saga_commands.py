@@ -97,6 +97,7 @@ async def _list(settings: Settings, wanted: SagaFilter, limit: int, as_json: boo
     from saga_worker.admin.connect import reading
     from saga_worker.admin.output import RowPrinter, say
 
+    last = ""
     with RowPrinter(SHOWN, as_json=as_json) as printer:
         async with reading(settings) as connection:
             async for row in listing.fetch(connection, listing.saga_rows(settings.schema_, wanted, limit=limit)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 from uuid import UUID, uuid4
 
 from saga_worker import inbox, queries, signals
@@ -28,6 +28,9 @@ from saga_worker.signals import Sent
 from saga_worker.sql.connection import Connection, Database, UnknownCommit
 from saga_worker.sql.migrate import check
 from saga_worker.wake_up import tell
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 TRIES = 3  # of storing a start whose COMMIT got no answer; its key makes that one start
 
@@ -135,12 +138,18 @@ class Client:
         ref = ref_of(saga.name, canonical_key(key, saga.key_kind))
         return await read_snapshot(self._database, saga, ref=ref)
 
-    async def signal(self, saga: Saga[Any], event: Event, *, message_id: str | None = None) -> Sent:
+    async def signal(
+        self, saga: Saga[Any], event: Event, *, message_id: str | None = None, session: AsyncSession | None = None
+    ) -> Sent:
         """Send an event to the one saga whose key stands in it; it is parked where it comes too early.
 
         Raises `SignalRefused` when `saga` takes no such event. With a `message_id` it may be sent again: it is stored
-        once.
+        once. With a `session` of the application's own, on this very database, it is stored in the transaction of
+        that: it is sent if that commits, and a start may be sent so, too.
         """
+        if session is not None:
+            schema = self._settings.schema_
+            return await signals.send_within(session, schema, saga, event, message_id=message_id, source=self._source)
         return await signals.send(self._database, saga, event, message_id=message_id, source=self._source)
 
     async def ask(self, query: Query[S, A], key: str | int | UUID) -> A:
@@ -177,6 +186,7 @@ class Client:
 
     async def _store(self, row: NewRow, route: Route) -> bool:
         """Whether it was there already."""
+        verdict = Verdict.NEW
         for attempt in range(TRIES):
             try:
                 async with self._database.transaction() as connection:

@@ -13,7 +13,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from types import UnionType
-from typing import Any, Concatenate, Final, Generic, NoReturn, Self, TypeVar, Union, get_args, get_origin, overload
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    NoReturn,
+    Self,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    overload,
+)
 
 from pydantic import BaseModel
 
@@ -140,9 +153,11 @@ class Activity(ABC, Generic[I, O]):
         if cls.execute is Activity.execute:
             return  # an abstract base
         cls.execute_shape = _read_execute(cls.execute, *models, is_method=True)[2]
-        taking_back: Any = cls.compensate
-        has_one = taking_back is not None and taking_back is not Activity.compensate
-        cls.compensate_shape = _read_compensate(taking_back, *models, is_method=True) if has_one else None
+        taking_back = cast("Callable[..., Any] | None", cls.compensate)  # a class may say that it has none
+        if taking_back is None or taking_back is Activity.compensate:
+            cls.compensate_shape = None
+        else:
+            cls.compensate_shape = _read_compensate(taking_back, *models, is_method=True)
 
     @abstractmethod
     async def execute(self, inp: I, /, *args: Any, **kwargs: Any) -> O | WaitFor:
@@ -384,8 +399,7 @@ class _Reader:
             self.refuse(remedy)
         if wanted is not None and hint is not wanted:
             self.refuse(f"{hint.__name__} is annotated where the class says {wanted.__name__}; write the same in both")
-        found: type[BaseModel] = hint
-        return found
+        return cast("type[BaseModel]", hint)
 
     def refuse(self, problem: str) -> NoReturn:
         raise DefinitionError(f"{where(self._work)}: {self._name}: {problem}.") from None

@@ -402,7 +402,8 @@ class Draft:
     def abandon(self, record: CommandRecord) -> None:
         """The saga leaves the flow while this is in flight: unknown, unless it is certain that it never ran."""
         step = self.step(record)
-        if isinstance(step, LocalStep):
+        has_no_children = isinstance(step, EachStep) and self.items[record.seq].total == 0
+        if isinstance(step, LocalStep) or has_no_children:
             self.answer(record, Answer.REJECTION)
             return
         self.answer(record, Answer.ABANDONED)

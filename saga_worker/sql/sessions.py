@@ -1,4 +1,4 @@
-"""Transactions that this package and a user's `AsyncSession` share, for local steps.
+"""Transactions that this package and a user's `AsyncSession` share: ours, for local steps, or the user's own.
 
 Takes a database URL; guarantees that both write through one connection and commit together, and that a session's
 own commit or rollback ends only what the session did. Imported by the few processes that have local steps.
@@ -11,9 +11,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 
+from saga_worker.saga.errors import ConfigurationError
 from saga_worker.sql.connection import Connection, UnknownCommit, connect_options, dsn_of, limits_of, outcome_is_unknown
 
 _LIMITS = "SELECT " + ", ".join(f"set_config('{n}', '{v}', true)" for n, v in limits_of("2s", "15s").items())
@@ -64,6 +66,20 @@ class Sessions:
                 await connection.invalidate()
                 raise UnknownCommit("COMMIT got no answer.") from error
             raise cause from error
+
+
+async def joined(session: AsyncSession, schema: str) -> Connection:
+    """A connection to our tables inside the transaction of an application's own session, which ends it.
+
+    Raises `ConfigurationError` when the session does not reach PostgreSQL by asyncpg.
+    """
+    await session.execute(text("SELECT 1"))  # the first statement begins the transaction
+    raw = (await (await session.connection()).get_raw_connection()).driver_connection
+    if not isinstance(raw, asyncpg.Connection):
+        raise ConfigurationError(
+            "The session belongs to an engine that does not use asyncpg; make it with a postgresql+asyncpg:// URL."
+        )
+    return Connection(raw, schema)
 
 
 def driver_error(error: Exception) -> Exception:

@@ -272,7 +272,7 @@ class WatchedSaga(OneSaga):
                     is_wanted = name == "deadline" and bool(active)
             _hold(is_wanted, "I11: a timer that nobody waits for", name)
         undos = [c for c in commands.values() if c.kind is CommandKind.UNDO and self.is_tried(instance, c.seq)]
-        trying = [c.undoes for c in undos if c.undoes is not None]
+        trying = [c.undoes for c in undos if c.undoes is not None and self.must_go_back(commands[c.undoes])]
         trying += [int(name.partition(":")[2]) for name in instance.progress.timers if name.startswith("undo:")]
         self.gave_up = self.gave_up or "undo_failed" in (instance.attention or "")
         if not self.gave_up:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Final, Generic, NoReturn, Self, TypeVar
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
@@ -263,7 +263,7 @@ class SagaTest(Generic[S]):
             self._fail("the saga has not started, so it has no state")
         instance = self.one.instance
         version = self.one.registry.find(instance.definition, instance.definition_version) or self.saga
-        model: type[S] = version.state_model
+        model = cast("type[S]", version.state_model)
         return model.model_validate_json(upcasted(model, self.one.instance.state), by_name=True, by_alias=False)
 
     @property

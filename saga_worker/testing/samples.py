@@ -16,7 +16,7 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 M = TypeVar("M", bound=BaseModel)
-_PLAIN: Final[dict[type, Any]] = {
+_PLAIN: Final[dict[Any, Any]] = {
     str: "x", int: 1, float: 1.0, bool: True, bytes: b"x", Decimal: "1", UUID: str(UUID(int=1)),
     datetime: datetime(2026, 1, 1, tzinfo=UTC).isoformat(), date: "2026-01-01", time: "12:00:00",
     timedelta: "PT1H", Any: "x", object: "x",

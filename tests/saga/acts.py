@@ -13,7 +13,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from saga_worker import minutes
-from saga_worker.saga.inputs import ACTIVITY_FAILED, ACTIVITY_LOST, RunActivity
+from saga_worker.saga.inputs import ACTIVITY_FAILED, ACTIVITY_LOST, COMPENSATED, COMPLETED, FAILED, REFUSED, RunActivity
 from saga_worker.saga.rows import Role, RowState
 from tests.saga.scripted import BROKEN, LOCALS, Begun, Cancel, No, Out, Signal, Then, Yes
 from tests.saga.world import World
@@ -58,13 +58,26 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class ChildEnds:
+    """One of the children that have not ended, or of those that were asked to go back and have not said so."""
+
+    back: int = 0
+    outcome: str = COMPLETED
+    then: Then = "go"
+
+    def __call__(self, world: World) -> None:
+        if children := world.children():
+            world.child_ends(children[-1 - self.back % len(children)], self.outcome, self.then)
+
+
+@dataclass(frozen=True)
 class Redelivered:
     """A message that was stored before comes again, under its old id."""
 
     back: int
 
     def __call__(self, world: World) -> None:
-        rows = [row for row in world.rows.values() if row.role is not Role.OPERATOR]
+        rows = [row for row in world.rows.values() if row.role not in (Role.OPERATOR, Role.CHILD)]
         if rows:
             row = rows[-1 - self.back % len(rows)]
             again = world.store(
@@ -212,6 +225,10 @@ ARRIVALS: Final = st.one_of(
     st.builds(Redelivered, st.integers(0, 5)),
     st.builds(Nonsense, st.integers(0, 6)),
 )  # fmt: skip
+CHILD_ENDS: Final[st.SearchStrategy[Any]] = st.builds(
+    ChildEnds, st.sampled_from([0, 0, 0, 1, 2, 3]),
+    st.sampled_from([COMPLETED, COMPLETED, COMPLETED, COMPENSATED, COMPENSATED, FAILED, REFUSED]), THENS,
+)  # fmt: skip
 LOCAL_ENDS: Final[st.SearchStrategy[Any]] = st.builds(
     NextLocal, st.sampled_from(["go", "raise", "raise", "terminal", "compensate", "rollback", "complete"])
 )
@@ -221,7 +238,7 @@ PLAIN: Final = st.integers(0, 5).map(lambda count: [Answer()] * count)
 
 def histories(
     makers: Sequence[str] = MAKERS, *, own_work: bool = False, crashes: bool = True,
-    more_control: Sequence[str] = (),
+    more_control: Sequence[str] = (), children: bool = False,
 ) -> Any:  # fmt: skip
     """Lists of acts: some go on and are disturbed, some turn back and are disturbed on the way.
 
@@ -244,8 +261,9 @@ def histories(
     )
     batched = st.builds(Batched, ARRIVALS)
     held_up = st.one_of(batched, st.builds(Suspect, st.integers(0, 2))) if crashes else batched
+    of_children = [CHILD_ENDS, CHILD_ENDS] if children else []
     of_own_work = [st.one_of(LOCAL_ENDS, st.builds(Slow, ARRIVALS))] if own_work else []
-    acts = st.one_of(ARRIVALS, ARRIVALS, faults, held_up, *of_own_work)
+    acts = st.one_of(ARRIVALS, ARRIVALS, faults, held_up, *of_own_work, *of_children)
     way_back = st.one_of(
         st.builds(Answer, st.sampled_from([0, 0, 0, 1, 2]), st.booleans(), st.just("go"), st.booleans()),
         st.builds(Time, st.sampled_from([timedelta(seconds=span) for span in (5, 5, 61, 80, 300, 1_300_000)])),

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from saga_worker import (
     ActivityContext,
     ActivityFailed,
+    ChildFailed,
     Command,
     Compensate,
     Complete,
@@ -26,6 +27,7 @@ from saga_worker import (
     Retry,
     Rollback,
     Saga,
+    Tally,
     TerminalError,
     Undo,
     UndoOf,
@@ -82,6 +84,25 @@ class Here:
     """A local step."""
 
     undo: UndoMode = "strict"
+
+
+@dataclass(frozen=True)
+class Child:
+    """A sub-saga."""
+
+    undo: UndoMode = "hybrid"
+    handles_failure: bool = False
+    has_timeout: bool = False
+
+
+@dataclass(frozen=True)
+class Each:
+    """A child for each of `count` items."""
+
+    count: int = 2
+    in_flight: int = 2
+    tolerate: int | None = 0
+    undo: Literal["hybrid", "none"] = "hybrid"
 
 
 @dataclass(frozen=True)
@@ -142,7 +163,7 @@ class Pivot:
     step: Leaf
 
 
-Leaf: TypeAlias = Ask | Run | Here | Wait | Sleep | Tell
+Leaf: TypeAlias = Ask | Run | Here | Child | Each | Wait | Sleep | Tell
 Node: TypeAlias = Leaf | Mark | When | Choice | Fork | Loop | Pivot
 
 
@@ -167,19 +188,24 @@ _WAITS: Final = st.builds(
 _LEAVES: Final = st.one_of(
     _ASKS, _ASKS, _ASKS, _RUNS, _HERES, _WAITS, st.builds(Sleep, st.booleans()), st.builds(Tell)
 )  # fmt: skip
+_CHILDREN: Final = st.one_of(
+    st.builds(Child, _UNDOS, st.booleans(), st.booleans()),
+    st.builds(Each, st.integers(0, 4), st.integers(1, 3), st.sampled_from([0, 1, None]),
+              st.sampled_from(["hybrid", "none"])),
+)  # fmt: skip
 
 
 def _some(nodes: st.SearchStrategy[Any], least: int, most: int) -> st.SearchStrategy[Any]:
     return st.lists(nodes, min_size=least, max_size=most).map(tuple)
 
 
-def _nodes(depth: int) -> st.SearchStrategy[Any]:
+def _nodes(depth: int, leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Whatever may stand in a branch or a loop."""
     if depth == 0:
-        return _LEAVES
-    below = _nodes(depth - 1)
+        return leaves
+    below = _nodes(depth - 1, leaves)
     return st.one_of(
-        _LEAVES, _LEAVES, _LEAVES,
+        leaves, leaves, leaves,
         st.builds(When, _TESTS, _some(below, 1, 2), st.one_of(st.none(), below)),
         st.builds(Choice, _some(st.tuples(_TESTS, _some(below, 1, 2)), 1, 2), _some(below, 0, 1)),
         st.builds(Fork, _some(_some(below, 1, 2), 2, 3), st.sampled_from([1, 1, 2, 9, 9])),
@@ -187,11 +213,12 @@ def _nodes(depth: int) -> st.SearchStrategy[Any]:
     )  # fmt: skip
 
 
-def shapes(depth: int = 2) -> st.SearchStrategy[Shape]:
-    """Definitions with up to five forms in the main line, nested `depth` levels deep."""
-    pivots = st.builds(Pivot, _LEAVES)
-    chosen = st.builds(When, _TESTS, _some(st.one_of(_LEAVES, pivots), 1, 2), st.one_of(st.none(), _LEAVES))
-    inside = _nodes(depth)
+def shapes(depth: int = 2, *, children: bool = False) -> st.SearchStrategy[Shape]:
+    """Definitions with up to five forms in the main line, nested `depth` levels deep; `children`: with sub-sagas."""
+    leaves = st.one_of(_LEAVES, _LEAVES, _CHILDREN) if children else _LEAVES
+    pivots = st.builds(Pivot, leaves)
+    chosen = st.builds(When, _TESTS, _some(st.one_of(leaves, pivots), 1, 2), st.one_of(st.none(), leaves))
+    inside = _nodes(depth, leaves)
     main = st.one_of(inside, inside, inside, st.builds(Mark, st.integers(1, 2)), pivots, chosen)
     return st.builds(Shape, _some(main, 1, 5), st.sampled_from([None, hours(1), days(5), days(5)]))
 
@@ -255,6 +282,8 @@ class _Builder:
         self.marks: list[str] = []
         self.is_pivoted = any(isinstance(node, Pivot) for node in _all(shape.nodes))
         self.races = 0  # how many joins around this place need not wait for it
+        self.child: Saga[State] = Saga(f"{name} child", state=State, deadline=days(30))
+        self.child.flow(self.child.sleep("on", minutes(1)))
         self._entries()
         nodes = [self.node(node) for node in shape.nodes]
         self.saga.flow(*nodes)
@@ -308,6 +337,10 @@ class _Builder:
                 return self.run(leaf, id_, mark)
             case Here():
                 return self.here(leaf, id_, mark)
+            case Child():
+                return self.child_step(leaf, id_, mark)
+            case Each():
+                return self.each(leaf, id_, mark)
             case Wait():
                 return self.wait(leaf, id_, mark)
             case Sleep(is_by_state):
@@ -390,6 +423,46 @@ class _Builder:
 
         return step
 
+    def child_step(self, child: Child, id_: str, mark: str | None) -> Step[State]:
+        timeout = hours(2) if child.has_timeout else None
+
+        @self.saga.subsaga(self.child, timeout=timeout, undo=self.mode(child.undo), name=id_)
+        def step(state: State) -> State:
+            mend(id_)
+            return State(key=id_, seen=state.seen)
+
+        @step.result
+        def ended(state: State, last: State) -> Verdict:
+            return _answer(state, _then_of(last), id_, mark)
+
+        if child.handles_failure:
+
+            @step.failed
+            def failed(state: State, why: ChildFailed) -> Verdict:
+                return _answer(state, "go", f"no {id_}", mark)
+
+        return step
+
+    def each(self, each: Each, id_: str, mark: str | None) -> Step[State]:
+        def items(state: State) -> list[State]:
+            mend(id_)
+            return [State(key=f"{id_}/{n}") for n in range(each.count)]
+
+        undo = Undo.HYBRID if each.undo == "hybrid" else Undo.NONE
+        step = self.saga.for_each(
+            items, self.child, max_in_flight=each.in_flight, tolerate=each.tolerate, undo=undo, name=id_
+        )
+
+        @step.result
+        def item_ended(state: State, last: State) -> Verdict:
+            return _answer(state, _then_of(last), id_, mark)
+
+        @step.joined
+        def joined(state: State, tally: Tally) -> Verdict:
+            return _answer(state, "go", f"all of {id_}", mark)
+
+        return step
+
     def wait(self, wait: Wait, id_: str, mark: str | None) -> Step[State]:
         timeout = hours(30) if wait.has_timeout or self.shape.deadline is None else None
         on_timeout = OnTimeout.CONTINUE if wait.goes_on else OnTimeout.COMPENSATE
@@ -441,6 +514,12 @@ def _all(nodes: tuple[Node, ...]) -> Iterator[Node]:
         yield node
         if isinstance(node, When):  # the only form a pivot may stand in
             yield from _all((*node.then, *(() if node.otherwise is None else (node.otherwise,))))
+
+
+def _then_of(last: State) -> Then:
+    """A child says in its last state what its parent is to do."""
+    then: Then = last.seen[-1] if last.seen else "go"  # type: ignore[assignment]
+    return then
 
 
 def _test(number: int) -> Callable[[State], bool]:

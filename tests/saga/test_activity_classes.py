@@ -48,7 +48,7 @@ class Order(BaseModel):
 
 class Charge(BaseModel):
     order: str
-    cents: int = Field(alias="amount")
+    cents: int = Field(validation_alias="amount", serialization_alias="amount")
 
     model_config = {"populate_by_name": True}
 

@@ -118,7 +118,7 @@ def order_saga(
 
         @hold.undo
         def free(state: Order) -> Free:
-            return Free(room=state.room)  # the planted fault
+            return Free(room=state.room)  # the planted fault  # pyright: ignore[reportArgumentType]
 
     else:
 

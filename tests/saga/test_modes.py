@@ -198,6 +198,16 @@ def test_what_comes_to_a_failed_saga_is_held_and_taken_up_by_the_retry() -> None
     test.operator("retry").expect_activity(test.saga.steps["work"]).expect_status("running")  # type: ignore[arg-type]
 
 
+def test_a_second_start_is_told_so_also_by_a_saga_that_stands_still() -> None:
+    """features: 18"""
+    test = SagaTest(forward_only()).given(Begun()).expect(First).operator("pause")
+    test.event(Begun()).expect_outcome("ignored: duplicate_start")
+
+    test.operator("resume").reject().expect_status("failed")
+    test.event(Begun()).expect_outcome("ignored: duplicate_start")
+    test.event(Approved()).expect_outcome("held: failed")
+
+
 def test_a_failed_saga_takes_nothing_else_and_may_be_ended_for_good() -> None:
     """features: 18"""
     test = SagaTest(forward_only()).given(Begun()).expect(First).reject()

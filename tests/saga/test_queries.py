@@ -92,7 +92,7 @@ def test_what_a_query_raises_is_told_with_its_line_and_without_values() -> None:
 
     @saga.query
     def broken(order: Order) -> Progress:
-        return Progress(packed=["secret"][len(order.packed)])
+        return Progress(packed=["secret"][len(order.packed)])  # pyright: ignore[reportArgumentType]
 
     with pytest.raises(
         QueryFailed, match=r"^Query broken of orders, version 1: ValidationError of Progress: packed: int_"

@@ -45,7 +45,8 @@ def receipt(job: Job) -> Receipt:
 
 
 def job(**options: Any) -> Saga[Job, Receipt]:
-    saga = Saga("job", state=Job, deadline=days(1), **({"result": receipt} | options))
+    chosen: dict[str, Any] = {"result": receipt} | options
+    saga: Saga[Job, Receipt] = Saga("job", state=Job, deadline=days(1), **chosen)
     saga.starts_on(Asked, key=lambda e: e.job)(lambda event: Job(job=event.job))
     over = saga.wait("over")
 

@@ -382,7 +382,8 @@ def shaped(version: int, place: Place, *, kinds: dict[str, str] | None = None, d
     steps = SimpleNamespace()
     wanted = Wanted()
     place(wanted)
-    for name in wanted.names:
+    names: list[str] = wanted.names
+    for name in names:
         setattr(steps, name, _step(saga, name, (kinds or {}).get(name, name[0])))
     found = place(steps)
     saga.flow(*(found if isinstance(found, tuple) else (found,)))
@@ -602,7 +603,7 @@ def test_a_local_step_whose_turn_it_is_is_announced_before_an_upgrade() -> None:
 
 def test_a_local_step_waits_while_the_upgrade_before_it_raises() -> None:
     old, new = shaped(1, lambda s: (s.l, s.a)), shaped(2, lambda s: (s.l, s.a))
-    new.upgrade_from(old)(lambda state: Bare(order=1))
+    new.upgrade_from(old)(lambda state: Bare(order=1))  # pyright: ignore[reportArgumentType]
     test = SagaTest(old, tolerant=True).given(Ordered(order="1")).deploy(new)
     change = test.one.step(from_timers=True)
 

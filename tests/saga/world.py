@@ -13,15 +13,18 @@ from msgspec.structs import replace
 from pydantic_core import to_json
 
 from saga_worker import Retry, Saga, days, seconds
+from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.decide import describe_error
 from saga_worker.saga.fold import Limits
-from saga_worker.saga.inputs import ACTIVITY_DONE, LocalDone, LocalFailed, RunActivity
+from saga_worker.saga.fold.backlog import SAGA_SOURCE
+from saga_worker.saga.inputs import ACTIVITY_DONE, COMPENSATED, COMPLETED, LocalDone, LocalFailed, RunActivity
 from saga_worker.saga.instance import NEVER, Fate
 from saga_worker.saga.messages import Message, encode
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.routing import command_id
 from saga_worker.saga.rows import InboxRow, Role, RowChange, RowState
 from saga_worker.saga.terminal import resolve_terminal_error
+from saga_worker.testing.children import Child, children_asked_back, children_started
 from saga_worker.testing.promises import WatchedSaga
 from tests.saga.scripted import BROKEN, LOCALS, Begun, Out, Signal, Yes
 
@@ -39,6 +42,7 @@ class World(WatchedSaga):
         self.authors = authors
         self.prefix = prefix
         self.messages = 0
+        self.children_told: set[str] = set()
         self.effects_of_locals: list[tuple[str, bool]] = []  # step, and whether it was taken back
 
     # -- what a history may do --------------------------------------------------------------------------------------
@@ -66,6 +70,21 @@ class World(WatchedSaga):
             return self.put(Role.ACTIVITY, outcome, encode(message), seq=seq)
         details = {"error": "it failed", "attempts": 1, "is_terminal": getattr(message, "then", "go") != "compensate"}
         return self.put(Role.ACTIVITY, outcome, to_json(details), seq=seq)
+
+    def children(self) -> list[Child]:
+        """Those that were started, or asked to go back, and have not answered that."""
+        asked = [*children_started(self), *children_asked_back(self)]
+        return [child for child in asked if child.message_id not in self.children_told]
+
+    def child_ends(self, child: Child, outcome: str = COMPLETED, then: str = "go") -> None:
+        """It says how it has ended; asked to go back it cannot complete any more."""
+        is_asked_back = child in children_asked_back(self)
+        if is_asked_back and outcome == COMPLETED:
+            outcome = COMPENSATED
+        self.children_told.add(child.message_id)
+        body = to_json({"key": "child", "seen": [then]}) if outcome == COMPLETED else to_json({"reason": "so it is"})
+        source = f"{SAGA_SOURCE}{child.definition}"
+        self.store(Role.CHILD, outcome, body, message_id=child.message_id, source=source)
 
     def operator(self, command: str, step: str = "a") -> None:
         self.messages += 1
@@ -158,8 +177,12 @@ class World(WatchedSaga):
         if progress is not None:
             for record in progress.commands.values():
                 if record.fate in (Fate.SENT, Fate.UNKNOWN) and not isinstance(self.step_of(record), LocalStep):
+                    if isinstance(self.step_of(record), SubsagaStep | EachStep):
+                        continue
                     is_activity = isinstance(self.step_of(record), ActivityStep)
                     self.answer(record.seq, Out() if is_activity else Yes())
+            for child in self.children():
+                self.child_ends(child)
             for command in ("resume", "delivered", "retry"):
                 self.operator(command)
             for name, timer in progress.timers.items():

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from saga_worker import Done, Event, Retry
 from saga_worker.client import Accepted, Client, NotDecided, StartRefused, StillOpen, tracing
@@ -16,7 +18,7 @@ from saga_worker.saga.errors import ConfigurationError, QueryRefused
 from saga_worker.saga.fold import Limits
 from saga_worker.saga.transitions import Status
 from saga_worker.settings import Settings
-from tests.stages.jobs import Delivered, Job, JobAsked, JobDone, Packed, crew, delivered, job_saga
+from tests.stages.jobs import Crew, Delivered, Job, JobAsked, JobDone, Packed, crew, delivered, job_saga
 
 
 class Cost(BaseModel):
@@ -97,6 +99,36 @@ async def test_a_declared_result_comes_with_the_end(database_url: str) -> None:
 
         assert open_ is not None and open_.result is None
         assert ended.result == Delivered(box="7", cents=5)
+
+
+async def test_a_signal_is_sent_with_the_transaction_of_the_applications_own_session(
+    database_url: str, eventually: Eventually
+) -> None:
+    """features: 72, 122"""
+    saga, _ = job_saga()
+    engine = create_async_engine(database_url.replace("postgresql://", "postgresql+asyncpg://"))
+    sessions = async_sessionmaker(engine)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE jobs (name text)"))
+
+    async def order(c: Crew, job: str, *, commits: bool) -> None:
+        async with sessions() as session:
+            await session.execute(text("INSERT INTO jobs VALUES (:job)"), {"job": job})
+            sent = await c.client.signal(saga, JobAsked(job=job), message_id=job, session=session)
+            assert sent.row_id is not None
+            assert await c.client.get(saga, job) is None  # nobody has seen it yet
+            await (session.commit() if commits else session.rollback())
+
+    async with crew(database_url, saga) as c:
+        await order(c, "lost", commits=False)
+        await order(c, "kept", commits=True)
+        found = await eventually(lambda: c.client.get(saga, "kept"))
+        rows = await c.harness.query("SELECT saga_key FROM saga_worker.inbox")
+        jobs = await c.harness.query("SELECT name FROM jobs")
+    await engine.dispose()
+
+    assert found.status is Status.RUNNING
+    assert ([row["saga_key"] for row in rows], [job["name"] for job in jobs]) == (["kept"], ["kept"])
 
 
 async def test_many_wait_at_a_time_with_one_statement_for_a_look(database_url: str, eventually: Eventually) -> None:

@@ -28,7 +28,7 @@ from tests.saga.scripted import BROKEN, LOCALS
 from tests.stages.mirror import CLOCK, Mirror, ScriptedWorld
 
 EXAMPLES = 80  # of each of four tests
-SLOW = list(HealthCheck)
+SLOW: list[HealthCheck] = [*HealthCheck]  # pyright: ignore[reportAssignmentType]
 HISTORIES = histories(MAKERS, own_work=True, more_control=["wake"])
 
 

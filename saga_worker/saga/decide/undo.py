@@ -122,5 +122,6 @@ def _are_ordered(draft: Draft, one: CommandRecord, other: CommandRecord) -> bool
 def _trying(draft: Draft) -> list[CommandRecord]:
     """The commands whose undo waits for its answer or for its next try, and not for an operator."""
     later = {int(name.partition(":")[2]) for name in draft.timers if name.startswith(f"{UNDO_AGAIN}:")}
-    under_way = {c.undoes for c in draft.in_flight(CommandKind.UNDO) if draft.is_under_way(c)}
+    undos = [c for c in draft.in_flight(CommandKind.UNDO) if draft.is_under_way(c)]
+    under_way = {c.undoes for c in undos if draft.is_awaited(c)}  # not of what turned out to have done nothing
     return [draft.commands[seq] for seq in later | under_way if seq is not None]

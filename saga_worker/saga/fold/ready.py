@@ -47,7 +47,7 @@ def _release(copy: WorkingCopy) -> None:
 def _may_run(copy: WorkingCopy, row: InboxRow) -> bool:
     """Whether it is the turn of `row`. One that waits makes those behind it wait, unless it is an operator's."""
     is_operators = row.role is Role.OPERATOR
-    if not is_operators and copy.is_blocked():
+    if not is_operators and copy.is_blocked() and not copy.is_second_start(row):
         hold(copy, row)
         return False
     if not is_operators and copy.rows_wait:

@@ -22,7 +22,7 @@ from saga_worker.saga.instance import Instance
 from saga_worker.saga.lines import Lines
 from saga_worker.saga.moving import Course, move
 from saga_worker.saga.retry import Retry
-from saga_worker.saga.rows import InboxRow, RowState
+from saga_worker.saga.rows import InboxRow, Role, RowState
 
 FIVE_TIMES: Final = Retry.exponential(5)
 
@@ -77,6 +77,14 @@ class WorkingCopy:
 
     def stands_still(self) -> bool:
         return self.instance is not None and self.instance.stands_still
+
+    def is_second_start(self, row: InboxRow) -> bool:
+        """A start whose key has a saga that stands still. What it leads to is the same wherever that stands, and its
+        sender wants to know."""
+        saga = self.saga
+        if row.role is not Role.EVENT or row.type not in saga.starts or row.type in {*saga.arms, *saga.handlers}:
+            return False
+        return self.stands_still() and not self.is_behind_dead
 
     def is_blocked(self) -> bool:
         """Only an operator can help: nothing else is applied, and no timer fires."""
