@@ -57,9 +57,21 @@ async def save(conn: Connection, changes: Sequence[SagaChange], *, worker_id: in
     """
     moved = (c for c in changes if c.after is not None and c.after is not c.before)
     changed = sorted(moved, key=lambda c: c.ref.int)  # comparing UUIDs takes eight times as long
-    await _supersede(conn, [c.before for c in changed if c.before is not None and c.has_begun])
-    await _insert(conn, [c.after for c in changed if c.after is not None and c.has_begun])
-    await _update(conn, [(c.after, len(c.journal)) for c in changed if c.after is not None and not c.has_begun])
+    new: list[Instance] = []
+    ended: list[Instance] = []
+    moved_on: list[tuple[Instance, int]] = []
+    for change in changed:
+        before, after = change.before, change.after
+        assert after is not None
+        if before is not None and not change.has_begun:
+            moved_on.append((after, len(change.journal)))
+            continue
+        new.append(after)
+        if before is not None:
+            ended.append(before)
+    await _supersede(conn, ended)
+    await _insert(conn, new)
+    await _update(conn, moved_on)
     await _journal(conn, changed, worker_id)
 
 

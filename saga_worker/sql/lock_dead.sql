@@ -1,7 +1,11 @@
 -- Dead rows chosen by an operator, locked in the order of id, with the news whether their saga was purged. Rows that a
--- running transaction holds are waited for: the operator asked for these. Index: inbox_pkey or inbox_held.
+-- running transaction holds are waited for: the operator asked for these. What came after the purge is of the saga that
+-- has the key now, if there is one. Index: inbox_pkey or inbox_held.
 SELECT i.id, i.consumer, i.type, i.ref, i.saga_key, i.reason, i.attempts, i.crashes,
-       EXISTS (SELECT FROM saga_worker.tombstone AS t WHERE t.ref = i.ref) AS is_purged
+       EXISTS (SELECT FROM saga_worker.tombstone AS t
+               WHERE t.ref = i.ref
+                 AND (t.purged_at >= i.received_at OR NOT EXISTS (SELECT FROM saga_worker.saga AS s WHERE s.ref = i.ref)))
+         AS is_purged
 FROM saga_worker.inbox AS i
 WHERE i.state = 5
   AND i.id > $1::bigint

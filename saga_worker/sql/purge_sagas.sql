@@ -21,7 +21,7 @@ WITH leaving AS MATERIALIZED (
   DELETE FROM saga_worker.wake AS w USING leaving WHERE w.ref = leaving.ref
 ), tombstones AS (
   INSERT INTO saga_worker.tombstone (ref) SELECT ref FROM leaving WHERE ref IS NOT NULL ORDER BY ref
-  ON CONFLICT (ref) DO NOTHING
+  ON CONFLICT (ref) DO UPDATE SET purged_at = excluded.purged_at
 )
 DELETE FROM saga_worker.saga AS s
 USING leaving

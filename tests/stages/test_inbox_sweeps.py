@@ -150,6 +150,22 @@ async def test_a_row_whose_saga_was_purged_is_refused(database: Database) -> Non
     assert await value(database, "SELECT state FROM saga_worker.inbox WHERE id = $1", late) == RowState.DEAD
 
 
+async def test_a_row_of_a_later_saga_of_a_purged_key_is_replayed(database: Database) -> None:
+    """features: 55, 67"""
+    [old] = await store(database, dead())
+    for _ in range(2):  # the second purge counts as the first one did
+        await keep(database, saga(status=3, finished_at=NOW - timedelta(days=900)))
+        await query(database, "UPDATE saga_worker.inbox SET state = 4, settled_at = now()")  # or the saga would stay
+        async with database.transaction() as conn:
+            assert await instances.retain(conn, timedelta(days=14)) == 1
+    await query(database, "UPDATE saga_worker.inbox SET state = 5, settled_at = NULL")
+    await keep(database, saga())
+    [young] = await store(database, dead())
+    replayed = await replay(database)
+
+    assert (replayed.ids, replayed.expired) == ([young], [old])
+
+
 async def test_a_row_without_saga_is_replayed_by_giving_it_one(database: Database) -> None:
     [id_] = await store(database, dead("m", ref=None, saga_key=None, consumer="", reason="unknown_type"))
     async with database.transaction() as conn:
