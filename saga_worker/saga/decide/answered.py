@@ -143,15 +143,13 @@ def _undone(draft: Draft, record: CommandRecord) -> Next:
     is_wanted = draft.must_be_undone(draft.commands[record.undoes])
     if is_wanted or draft.has_failed_for_good:
         draft.mark_undone(record.undoes)
-    if draft.has_failed_for_good:
-        return Stay(LATE)
-    return Proceed(None if is_wanted else LATE)  # in any case others may have waited for its end
+    return Proceed() if is_wanted else Stay(LATE)
 
 
 def _undo_refused(draft: Draft, record: CommandRecord) -> Next:
     assert record.undoes is not None
     if not draft.must_be_undone(draft.commands[record.undoes]):
-        return Stay(LATE) if draft.has_failed_for_good else Proceed(LATE)
+        return Stay(LATE)
     failures = draft.undo_failures.get(record.undoes, 0) + 1
     draft.undo_failures[record.undoes] = failures
     delay = draft.rest(record, failures)
@@ -182,7 +180,7 @@ def _nothing_more(draft: Draft, record: CommandRecord) -> Next:
         return Stay(LATE)
     if record.kind is CommandKind.UNDO:
         if record.undoes is None or not draft.must_be_undone(draft.commands[record.undoes]):
-            return Proceed(LATE)
+            return Stay(LATE)
         draft.attend(UNDO_FAILED, record.step)
         return Proceed()
     draft.disarm(f"{WATCH}:{record.seq}")
