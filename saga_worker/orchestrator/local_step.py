@@ -19,10 +19,10 @@ from saga_worker.orchestrator.deciding import Decider
 from saga_worker.orchestrator.saving import Saver
 from saga_worker.saga.decide import describe_error
 from saga_worker.saga.definition import Saga
-from saga_worker.saga.draft import LOCAL
 from saga_worker.saga.fold import LocalRefused, due_local, is_blocked
 from saga_worker.saga.inputs import LocalDone, LocalFailed
 from saga_worker.saga.instance import Instance
+from saga_worker.saga.names import LOCAL
 from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.terminal import resolve_terminal_error
 from saga_worker.saga.upcast import upcasted

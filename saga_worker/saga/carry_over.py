@@ -16,9 +16,9 @@ from msgspec.structs import replace
 from saga_worker.saga import flow
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.definition import Saga
-from saga_worker.saga.draft import EVERY, LOCAL, LOCAL_FAILED, SLEEP, STEP_AGAIN, TIMER_FAILED, UNDELIVERABLE, WAIT
 from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Progress, Timer
 from saga_worker.saga.messages import Command, rejection_models, reply_models, wire_types
+from saga_worker.saga.names import EVERY, LOCAL, LOCAL_FAILED, SLEEP, STEP_AGAIN, TIMER_FAILED, UNDELIVERABLE, WAIT
 from saga_worker.saga.own_work import ActivityStep, Answered, AnyStep, LocalStep
 from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.steps import CommandOf, SavepointStep, SleepStep, WaitStep

@@ -12,90 +12,66 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET
 from msgspec.structs import replace
 from pydantic import BaseModel
 
-from saga_worker.saga import family, lifecycle, starters
+from saga_worker.saga import family, recording
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.commands import Answer, Then, follow
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.inputs import (
-    Applied,
     CancelActivity,
-    Decision,
     Effect,
     Given,
     MoveActivity,
-    Outcome,
-    Postponed,
     PublishEvent,
     ReplyToStarter,
     RunActivity,
     SendCommand,
 )
 from saga_worker.saga.instance import (
-    Awaited,
     CommandKind,
     CommandRecord,
     Fate,
     Instance,
     Items,
     Mark,
-    Progress,
     Recorded,
     Round,
     Taken,
     Timer,
 )
 from saga_worker.saga.messages import Event, Message, encode
-from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalStep
-from saga_worker.saga.placed import Outputs, PlacedStep, stored_for_call
+from saga_worker.saga.names import (
+    EVERY,
+    JOINED,
+    LOCAL,
+    LOCAL_FAILED,
+    NO_ANSWER,
+    OF_A_STEP,
+    OF_MESSAGES,
+    OF_THE_FLOW,
+    RESEND,
+    SEQUENCE_GAP,
+    SLEEP,
+    STEP_AGAIN,
+    TIMEOUT,
+    UNDO_AGAIN,
+    UNDO_FAILED,
+    UNSETTLED_EXPIRED,
+    WAIT,
+    WATCH,
+)
+from saga_worker.saga.own_work import ActivityStep, Answered, Children, LocalStep, is_undone_at_once
+from saga_worker.saga.placed import PlacedStep, stored_for_call
 from saga_worker.saga.records import at_hand, changeable
-from saga_worker.saga.retry import Undo
 from saga_worker.saga.starters import Starter
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.trace import Trace
-from saga_worker.saga.transitions import Status, move
+from saga_worker.saga.transitions import Status
 from saga_worker.saga.upcast import UPCASTERS, upcasted
 
-# Timer names are "<kind>:<seq or step id>"; `deadline` stands alone.
-TIMEOUT: Final = "timeout"  # no answer to a command
-RESEND: Final = "resend"  # send it again after the back-off
-UNDO_AGAIN: Final = "undo"  # a refused undo is tried again
-STEP_AGAIN: Final = "again"  # past the pivot a rejected step is tried again
-WATCH: Final = "watch"  # the watch over an unknown fate ends
-WAIT: Final = "wait"
-EVERY: Final = "every"
-SLEEP: Final = "sleep"
-DEADLINE: Final = "deadline"
-LOCAL: Final = "local"  # a local step is to be run
-JOINED: Final = "joined"  # a `for_each` without items is over
-
-# Attention entries are "<reason>: <step, destination or timer>"; `deadline_passed` stands alone.
-NO_ANSWER: Final = "no_answer"
-REJECTED_AFTER_PIVOT: Final = "rejected_after_pivot"
-LOCAL_FAILED: Final = "local_failed"
-WAIT_EXPIRED: Final = "wait_expired"
-ROUNDS_EXHAUSTED: Final = "rounds_exhausted"
-ROLLBACKS_EXHAUSTED: Final = "rollbacks_exhausted"
-ITEMS_FAILED: Final = "items_failed"  # more than may, past the pivot
-DEADLINE_PASSED: Final = "deadline_passed"
-UNDO_FAILED: Final = "undo_failed"
-UNSETTLED_EXPIRED: Final = "unsettled_expired"
-CANNOT_COMPENSATE: Final = "cannot_compensate"
-UNDELIVERABLE: Final = "undeliverable"
-SEQUENCE_GAP: Final = "sequence_gap"
-TIMER_FAILED: Final = "timer_failed"  # with the name of the timer and the error
-# Moot when the saga leaves the flow.
-OF_A_STEP: Final = (NO_ANSWER, REJECTED_AFTER_PIVOT, LOCAL_FAILED, WAIT_EXPIRED)
-OF_THE_FLOW: Final = (*OF_A_STEP, DEADLINE_PASSED, ROLLBACKS_EXHAUSTED)
-OF_MESSAGES: Final = (UNDELIVERABLE, "dead_letter")  # true of whatever was stored, whatever becomes of the saga
-
-NOT_OPEN: Final = 0  # in place of the seq of an open step
-AFRESH: Final = 0  # in `undo_failures`: an operator wants this undo to be tried again when its turn comes
-
-_APPLIED: Final = Applied()
 _ANSWERED: Final = (CommandOf, ActivityStep, LocalStep, SubsagaStep, EachStep)
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an escaped NUL, not an escaped backslash before "u0000"
 
@@ -221,7 +197,7 @@ class Draft:
         """Commit to an activity, a local step or children; `undoes`: what takes it back, `event`: once more with it."""
         self.seq += 1
         if isinstance(step, PlacedStep) and undoes is None:
-            self.recorded[self.seq] = self._entry(step, event)
+            self.recorded[self.seq] = recording.entry(self, step, event)
         kind = CommandKind.FORWARD if undoes is None else CommandKind.UNDO
         record = CommandRecord(
             seq=self.seq, step=step.id, kind=kind, fate=Fate.SENT, destination="", type=step.id, body=None,
@@ -271,97 +247,6 @@ class Draft:
             if not isinstance(step, PlacedStep) or forward in self.recorded:
                 stored, timeout = self._work_of(record, step)
                 self.effects.append(MoveActivity(record.seq, step.id, self.saga.version, stored, timeout))
-
-    # -- what reusable activities have taken and returned -------------------------------------------------------------
-
-    def _entry(self, step: PlacedStep[Any, Any, Any], event: Taken | None) -> Recorded:
-        """What goes in: made by the author, or what went in before that waited, with the event."""
-        if event is None:
-            taken = [r.event for _, r in sorted(self.recorded.items()) if r.event is not None]
-            return Recorded(step.make_input(self.state, Outputs(self._outputs(), taken)))
-        before = self._last_entry(step.id)
-        assert before is not None
-        last = self.recorded[before]
-        return Recorded(last.input, last.output, last.is_part, event, before)
-
-    def record(
-        self, record: CommandRecord, output: bytes | None, waits: Awaited | None = None, *, is_part: bool = False
-    ) -> None:
-        """What came out of a reusable activity, unless that is known already."""
-        recorded = self.recorded.get(record.seq)
-        if recorded is None or record.fate not in (Fate.SENT, Fate.UNKNOWN):
-            return
-        stored = Raw(output) if output is not None else recorded.output
-        is_part = is_part or (waits is not None and stored is not UNSET)
-        self.recorded[record.seq] = replace(recorded, output=stored, is_part=is_part, waits=waits)
-
-    def wait_for(self, record: CommandRecord, awaited: Awaited) -> None:
-        """The activity has ended by waiting: its step stays open."""
-        self.active[record.step] = None
-        self.arm(f"{WAIT}:{record.step}", timedelta(seconds=awaited.timeout))
-        self.go_on()
-
-    def is_waiting_for(self, step_id: str, event_type: str) -> bool:
-        """Whether an activity is to be entered again with such an event."""
-        if self.active.get(step_id, NOT_OPEN) is not None:
-            return False
-        last = self._last_entry(step_id)
-        waits = self.recorded[last].waits if last is not None else None
-        return waits is not None and event_type in waits.types
-
-    def wait_of(self, step_id: str) -> timedelta | None:
-        """How long an activity that waits may do so."""
-        last = self._last_entry(step_id)
-        waits = self.recorded[last].waits if last is not None else None
-        return timedelta(seconds=waits.timeout) if waits is not None else None
-
-    def _last_entry(self, step_id: str) -> int | None:
-        return max((seq for seq in self.recorded if self.commands[seq].step == step_id), default=None)
-
-    def _follow_entry(self, record: CommandRecord, fate: Fate) -> None:
-        """Of all entries of a step, the last that was done, or may have been, stands for what has to be taken back."""
-        recorded, is_at_once = self.recorded[record.seq], is_undone_at_once(self.step(record))
-        if recorded.after and (fate is Fate.DONE or (fate is Fate.UNKNOWN and is_at_once)):
-            self.commands[recorded.after] = replace(self.commands[recorded.after], undone=True)
-        if recorded.waits is not None and recorded.output is UNSET and not is_at_once:
-            self.commands[record.seq] = replace(self.commands[record.seq], undone=True)  # it has nothing to take back
-
-    def _outputs(self) -> dict[str, Raw]:
-        """What stands of what was returned, by step: of several the last."""
-        return {
-            self.commands[seq].step: recorded.output
-            for seq, recorded in sorted(self.recorded.items())
-            if recorded.output is not UNSET and not recorded.is_part
-            if self.commands[seq].fate is Fate.DONE and not self.commands[seq].undone
-        }
-
-    def _still_recorded(self) -> dict[int, Recorded] | UnsetType:
-        """What an undo, a later step or a later entry may still ask for."""
-        if not self.recorded:
-            return UNSET
-        last: dict[str, int] = {}
-        for seq in sorted(self.recorded):
-            record = self.commands[seq]
-            if not record.undone and record.fate is Fate.DONE and not self.recorded[seq].is_part:
-                last[record.step] = seq
-        return {seq: r for seq, r in self.recorded.items() if self._is_asked_for(self.commands[seq], last)} or UNSET
-
-    def _is_asked_for(self, record: CommandRecord, last: Mapping[str, int]) -> bool:
-        step = self.step(record)
-        assert isinstance(step, PlacedStep) and self.status is not None
-        open_seq = self.active.get(record.step, NOT_OPEN)
-        if open_seq == record.seq or (open_seq is None and self._last_entry(record.step) == record.seq):
-            return True
-        is_over = self.status is Status.COMPENSATING or (self.status.is_final and not self.stands_still)
-        if self.saga.reads_outputs and self.recorded[record.seq].event is not None and not is_over:
-            return True
-        if record.undone or record.fate is Fate.REJECTED:
-            return False
-        if step.has_undo and (self.status is not Status.COMPLETED or record.seq in self.withdrawn):
-            return not self.has_failed_for_good
-        if is_over:
-            return False
-        return (step.keeps_output or self.saga.reads_outputs) and last.get(record.step) == record.seq
 
     def _note_begin(self, step: Answered, undoes: int | None) -> None:
         """When the first try began, where that counts; a rejected step that is sent again keeps its time."""
@@ -458,7 +343,7 @@ class Draft:
         if fate is not record.fate:
             self.commands[record.seq] = replace(record, fate=fate, body=None)
             if record.seq in self.recorded:
-                self._follow_entry(record, fate)
+                recording.follow_entry(self, record, fate)
             for kind in (TIMEOUT, RESEND, WATCH, LOCAL, JOINED):
                 self.timers.pop(f"{kind}:{record.seq}", None)
             forward = record.kind is CommandKind.FORWARD
@@ -536,7 +421,7 @@ class Draft:
         """The pivot's command is out (a rejection would still bring us back), or the pivot is over: only forward."""
         pivots = self.saga.flow_root.pivots
         return self.pivoted or any(
-            step_id in pivots and (seq is not None or self._last_entry(step_id) is not None)
+            step_id in pivots and (seq is not None or recording.last_entry(self, step_id) is not None)
             for step_id, seq in self.active.items()
         )
 
@@ -644,77 +529,6 @@ class Draft:
         if reason is not None:
             self.reason = reason
 
-    def finish(self, outcome: Outcome | None = None) -> Decision:
-        """The decision: the saga one revision on (not when merely postponed), with what it has to say."""
-        assert self.status is not None
-        if self.saga.flow_root.has_loops and not self.has_failed_for_good:
-            self._list_again()
-        now, before = self.given.now, self.instance
-        if self.status.is_final and (self.is_new or not before.status.is_final):
-            starters.keep_result(self, self.status)
-            family.tell_end(self, self.status)
-            starters.answer(self, self.status)
-        if self.saga.lifecycle:
-            lifecycle.tell(self)
-        move(None if self.is_new else before.status, self.status)
-        outcome = outcome or _APPLIED
-        progress = Progress(
-            active=self.active, commands=self.commands, timers=self.timers, epoch=self.epoch,
-            undo_failures=self.undo_failures, pivoted=self.pivoted, attention=tuple(self.attention),
-            sequences=self.sequences, rounds=dict(self.rounds), withdrawn=self._still_withdrawn(),
-            savepoints=dict(self.savepoints), trace=self.trace, recorded=self._still_recorded(),
-            begun=self.begun or UNSET, items=self.items or UNSET, parent=self.parent or UNSET, since=self.since,
-            starters=self.starters or UNSET, result=self.result,
-            before=Raw(self.before) if self.before is not None else UNSET,
-        )  # fmt: skip
-        instance = replace(
-            before, status=self.status, revision=before.revision + (not isinstance(outcome, Postponed)), seq=self.seq,
-            unsettled=self._unsettled(), attention="; ".join(self.attention) or None, reason=self.reason,
-            state=self.state_bytes, progress=progress, updated_at=now,
-            finished_at=(before.finished_at or now) if self.status.is_final else None,
-        )  # fmt: skip
-        return Decision(instance, tuple(self.effects), outcome)
-
-    def _list_again(self) -> None:
-        """An entry names a step, which in a loop has several commands: the answer to one does not speak for another."""
-        tried = {c.undoes for c in self.commands.values()}
-        for record in self.commands.values():
-            if record.fate is Fate.UNKNOWN and not self.must_be_undone(record) and self.step(record).has_undo:
-                if not record.undone and f"{WATCH}:{record.seq}" not in self.timers:
-                    self.attend(UNSETTLED_EXPIRED, record.step)
-            elif record.seq in tried and self.must_be_undone(record) and self._is_out_of_tries(record):
-                self.attend(UNDO_FAILED, record.step)
-
-    def _is_out_of_tries(self, record: CommandRecord) -> bool:
-        if self.undo_failures.get(record.seq) == AFRESH or f"{UNDO_AGAIN}:{record.seq}" in self.timers:
-            return False
-        return not any(c.undoes == record.seq and self.is_under_way(c) for c in self.in_flight(CommandKind.UNDO))
-
-    def _unsettled(self) -> int:
-        """How many effects may stand that nobody has taken back: unknown ones, and after the end late successes.
-
-        What a failed saga leaves behind is left by decision, and nobody waits to hear of it.
-        """
-        if self.has_failed_for_good:
-            return 0
-        is_over = self.status is Status.COMPENSATED
-        everything = is_over or self.withdrawn
-        standing = [
-            c
-            for c in (self.commands.values() if everything else at_hand(self.commands))
-            if c.fate is Fate.UNKNOWN or (c.fate is Fate.DONE and (is_over or c.seq in self.withdrawn))
-            if c.kind is CommandKind.FORWARD
-        ]
-        return sum(not c.undone and self.step(c).has_undo for c in standing)
-
-    def _still_withdrawn(self) -> tuple[int, ...]:
-        """Those of which something may still have to be taken back."""
-        if not self.withdrawn:
-            return ()
-        records = [self.commands[seq] for seq in sorted(self.withdrawn)]
-        stand = [c for c in records if c.fate in (Fate.DONE, Fate.UNKNOWN) and not c.undone]
-        return tuple(c.seq for c in stand if self.step(c).has_undo)
-
 
 def _tries_of(step_id: str, undoes: int | None) -> str:
     """The tries of a step, or of what takes a command back."""
@@ -728,11 +542,6 @@ def _entry(reason: str, subject: str | None) -> str:
 def gap_subject(source: str) -> str:
     """A source as an attention entry can hold it."""
     return source.replace("; ", ", ") or "no source"
-
-
-def is_undone_at_once(step: Answered) -> bool:
-    """Hybrid undo takes back what is merely possible; strict undo waits for the answer."""
-    return step.undo_mode is Undo.HYBRID
 
 
 def _check_made(message: object, model: type[Message] | None, step_id: str) -> None:

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from saga_worker.saga.changes import SagaChange
-from saga_worker.saga.draft import LOCAL_FAILED, NO_ANSWER, RESEND, TIMEOUT
 from saga_worker.saga.instance import CommandKind, CommandRecord, Fate, Instance, Progress
+from saga_worker.saga.names import LOCAL_FAILED, NO_ANSWER, RESEND, TIMEOUT
 from saga_worker.saga.transitions import Status
 
 

@@ -16,9 +16,11 @@ from pydantic_core import from_json
 
 from saga_worker.saga.carry_over import NoPlace, carry_over
 from saga_worker.saga.definition import Saga
-from saga_worker.saga.draft import DEADLINE, DEADLINE_PASSED, Draft
+from saga_worker.saga.draft import Draft
+from saga_worker.saga.finishing import finish
 from saga_worker.saga.inputs import Applied, Decision, Given
 from saga_worker.saga.instance import Instance, Progress
+from saga_worker.saga.names import DEADLINE, DEADLINE_PASSED
 from saga_worker.saga.transitions import Status
 from saga_worker.saga.upcast import upcasted
 from saga_worker.saga.upgrade import Upgrade
@@ -80,7 +82,7 @@ def _move(hop: Hop, progress: Progress, instance: Instance, given: Given) -> Dec
     draft.keep(_moved_state(hop, instance.state))
     draft.move_work()
     _bound(draft)
-    return draft.finish(Applied())
+    return finish(draft, Applied())
 
 
 def _moved_state(hop: Hop, stored: bytes) -> Any:

@@ -225,6 +225,11 @@ AnyStep: TypeAlias = (
 )
 
 
+def is_undone_at_once(step: Answered) -> bool:
+    """Hybrid undo takes back what is merely possible; strict undo waits for the answer."""
+    return step.undo_mode is Undo.HYBRID
+
+
 def _check_undo(present: object, work: Callable[..., Any], step_id: str, mode: Undo) -> None:
     refuse_second(present, work, f"step {step_id} has an undo already; keep one")
     if mode is Undo.NONE:

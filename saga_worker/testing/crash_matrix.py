@@ -17,7 +17,6 @@ from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from saga_worker.saga.definition import Entry, Saga
-from saga_worker.saga.draft import UNSETTLED_EXPIRED
 from saga_worker.saga.inputs import (
     ACTIVITY_DONE,
     ACTIVITY_FAILED,
@@ -32,6 +31,7 @@ from saga_worker.saga.inputs import (
     SendCommand,
 )
 from saga_worker.saga.messages import Event, Message, rejection_models, reply_models
+from saga_worker.saga.names import UNSETTLED_EXPIRED
 from saga_worker.saga.own_work import ActivityStep
 from saga_worker.saga.routing import canonical_key
 from saga_worker.saga.steps import CommandOf, WaitStep

@@ -34,6 +34,7 @@ from saga_worker.saga.decide.next import (
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.draft import Draft
 from saga_worker.saga.errors import IllegalTransition, PoisonMessage
+from saga_worker.saga.finishing import finish
 from saga_worker.saga.flow import HOME
 from saga_worker.saga.inputs import (
     START,
@@ -207,14 +208,14 @@ def _carry_out(draft: Draft, following: Next) -> Decision:
         case UndoAgain(undone_seq):
             undo.take_back(draft, draft.commands[undone_seq])
         case Stay(reason):
-            return draft.finish(Applied(reason))
+            return finish(draft, Applied(reason))
         case Postponed():
-            return draft.finish(following)
+            return finish(draft, following)
         case Ignored() | Parked() | Refused():
             return Decision(draft.instance, (), following)
         case _:
             assert_never(following)
-    return draft.finish()
+    return finish(draft)
 
 
 def _gone_on(draft: Draft, instead: Next | None, outcome: Applied | None = None) -> Decision:
@@ -230,7 +231,7 @@ def _gone_on(draft: Draft, instead: Next | None, outcome: Applied | None = None)
         return _gone_on(draft, forward.rest(draft), outcome)
     if savepoint is not None:
         return _gone_on(draft, forward.leave(draft, savepoint), outcome)
-    return draft.finish(outcome)
+    return finish(draft, outcome)
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -9,9 +9,13 @@ from typing import Any, assert_never
 
 from msgspec import Struct
 
+from saga_worker.saga import recording
 from saga_worker.saga.commands import Answer, Then
 from saga_worker.saga.decide.next import BACK, Leave, Next, Proceed, Stay, Undo, by_verdict
-from saga_worker.saga.draft import (
+from saga_worker.saga.draft import Draft
+from saga_worker.saga.inputs import Ignored
+from saga_worker.saga.instance import Awaited, CommandKind, CommandRecord, Fate
+from saga_worker.saga.names import (
     CANNOT_COMPENSATE,
     NO_ANSWER,
     REJECTED_AFTER_PIVOT,
@@ -20,10 +24,7 @@ from saga_worker.saga.draft import (
     UNDO_FAILED,
     UNSETTLED_EXPIRED,
     WATCH,
-    Draft,
 )
-from saga_worker.saga.inputs import Ignored
-from saga_worker.saga.instance import Awaited, CommandKind, CommandRecord, Fate
 from saga_worker.saga.own_work import LocalStep
 from saga_worker.saga.retry import Compensate
 from saga_worker.saga.steps import CommandOf
@@ -72,7 +73,7 @@ def _succeeded(draft: Draft, record: CommandRecord, said: Said) -> Next:
     if not draft.is_awaited(record):  # the saga ended by Complete while this was in flight
         return Stay(LATE)
     if isinstance(said.content, Awaited):
-        draft.wait_for(record, said.content)
+        recording.wait_for(draft, record, said.content)
         return Stay()
     following = by_verdict(_verdict(draft, record, said), Leave(record.step))
     if isinstance(following, BACK) and (draft.pivoted or record.step in draft.saga.flow_root.pivots):

@@ -15,10 +15,11 @@ from saga_worker.saga.decide import answered
 from saga_worker.saga.decide.answered import LATE, Said
 from saga_worker.saga.decide.next import BACK, Next, Stay, Undo, by_verdict
 from saga_worker.saga.definition import Saga
-from saga_worker.saga.draft import CANNOT_COMPENSATE, ITEMS_FAILED, Draft
+from saga_worker.saga.draft import Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import COMPENSATED, COMPLETED, REFUSED, START, TAKE_BACK, ChildEnded, Ignored, ParentAsked
 from saga_worker.saga.instance import CommandRecord, Fate, Parent
+from saga_worker.saga.names import CANNOT_COMPENSATE, ITEMS_FAILED
 from saga_worker.saga.second_start import EARLIER_RUN
 from saga_worker.saga.transitions import Status
 from saga_worker.saga.upcast import upcasted

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from saga_worker.saga.decide.next import Fail, Leave, Next, Proceed, Stay, Undo
-from saga_worker.saga.draft import ROLLBACKS_EXHAUSTED, UNSETTLED_EXPIRED, Draft
+from saga_worker.saga.draft import Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.flow import IDLE
 from saga_worker.saga.inputs import CancelActivity, Ignored
 from saga_worker.saga.instance import CommandKind, Fate
+from saga_worker.saga.names import ROLLBACKS_EXHAUSTED, UNSETTLED_EXPIRED
 from saga_worker.saga.own_work import ActivityStep
 from saga_worker.saga.steps import SleepStep, WaitStep
 from saga_worker.saga.transitions import Status

@@ -7,16 +7,17 @@ from typing import Any, Final
 from msgspec import Raw
 from pydantic_core import from_json
 
-from saga_worker.saga import flow
+from saga_worker.saga import flow, recording
 from saga_worker.saga.decide import again
 from saga_worker.saga.decide.next import BACK, EnterAgain, Leave, Next, Stay, by_verdict
 from saga_worker.saga.definition import Entry, On, Saga
-from saga_worker.saga.draft import CANNOT_COMPENSATE, Draft
+from saga_worker.saga.draft import Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import EventArrived, Ignored, Parked
 from saga_worker.saga.instance import Taken
 from saga_worker.saga.lines import FIRST
 from saga_worker.saga.messages import Message, decode, encode
+from saga_worker.saga.names import CANNOT_COMPENSATE
 from saga_worker.saga.routing import canonical_key, resolve_pointer
 from saga_worker.saga.second_start import DUPLICATE_START, SecondStart
 from saga_worker.saga.steps import Arm
@@ -89,7 +90,7 @@ def _apply_arm(draft: Draft, event: EventArrived, arms: list[Arm]) -> Next:
     turned_away: set[str] = set()  # waits that are open, but not for this event
     for arm in arms:
         is_open = arm.step_id in draft.active
-        if not (is_open if arm.handler is not None else draft.is_waiting_for(arm.step_id, event.type)):
+        if not (is_open if arm.handler is not None else recording.is_waiting_for(draft, arm.step_id, event.type)):
             continue
         message = read(arm, event, draft.saga)
         if arm.where is not None and not draft.test(arm.where, message):

@@ -8,8 +8,9 @@ from typing import assert_never
 from saga_worker.saga import flow
 from saga_worker.saga.children import EachStep, SubsagaStep
 from saga_worker.saga.decide.next import Fail, Next, Undo
-from saga_worker.saga.draft import DEADLINE, EVERY, ROUNDS_EXHAUSTED, SLEEP, WAIT, WAIT_EXPIRED, Draft
+from saga_worker.saga.draft import Draft
 from saga_worker.saga.instance import CommandKind, Mark, Taken
+from saga_worker.saga.names import DEADLINE, EVERY, ROUNDS_EXHAUSTED, SLEEP, WAIT, WAIT_EXPIRED
 from saga_worker.saga.own_work import ActivityStep, LocalStep
 from saga_worker.saga.placed import PlacedStep
 from saga_worker.saga.second_start import BEGINS_AGAIN

@@ -6,9 +6,10 @@ from saga_worker.saga.commands import Answer
 from saga_worker.saga.decide import answered
 from saga_worker.saga.decide.answered import Said
 from saga_worker.saga.decide.next import Next, Proceed, Stay, Undo
-from saga_worker.saga.draft import LOCAL, LOCAL_FAILED, UNDO_FAILED, Draft
+from saga_worker.saga.draft import Draft
 from saga_worker.saga.inputs import Ignored, LocalDone, LocalFailed
 from saga_worker.saga.instance import CommandKind
+from saga_worker.saga.names import LOCAL, LOCAL_FAILED, UNDO_FAILED
 from saga_worker.saga.own_work import LocalStep
 
 

@@ -11,11 +11,15 @@ from typing import Final
 from msgspec.structs import replace
 from pydantic_core import from_json
 
-from saga_worker.saga import flow, lifecycle
+from saga_worker.saga import flow, lifecycle, recording
 from saga_worker.saga.decide import control, timer_control
 from saga_worker.saga.decide.next import Next, OpenAgain, Proceed, Stay
-from saga_worker.saga.draft import (
-    AFRESH,
+from saga_worker.saga.draft import Draft
+from saga_worker.saga.errors import PoisonMessage
+from saga_worker.saga.finishing import AFRESH
+from saga_worker.saga.inputs import Ignored, Input, OperatorCommand
+from saga_worker.saga.instance import NEVER, CommandKind, CommandRecord, Fate, Instance
+from saga_worker.saga.names import (
     CANNOT_COMPENSATE,
     DEADLINE,
     DEADLINE_PASSED,
@@ -33,11 +37,7 @@ from saga_worker.saga.draft import (
     WAIT,
     WAIT_EXPIRED,
     WATCH,
-    Draft,
 )
-from saga_worker.saga.errors import PoisonMessage
-from saga_worker.saga.inputs import Ignored, OperatorCommand
-from saga_worker.saga.instance import NEVER, CommandKind, CommandRecord, Fate
 from saga_worker.saga.steps import WaitStep
 from saga_worker.saga.transitions import Status
 
@@ -104,6 +104,15 @@ def _destination(command: OperatorCommand) -> str:
     return destination
 
 
+def is_listed_already(instance: Instance, given_input: Input) -> bool:
+    """Whether this tells of one death more over a timer that fires no more because of others."""
+    if not isinstance(given_input, OperatorCommand) or given_input.type != "worker_killed":
+        return False
+    name, _, epoch = str(_arguments(given_input).get("timer")).rpartition(":")
+    timer = instance.progress.timers.get(name)
+    return timer is not None and str(timer.epoch) == epoch and timer.due_at == NEVER
+
+
 def _worker_killed(draft: Draft, command: OperatorCommand) -> Next:
     """From the first death on it runs alone; when it has killed as many workers alone as it may, somebody must look."""
     arguments = _arguments(command)
@@ -151,7 +160,8 @@ def _retry_failed(draft: Draft) -> Next:
     _ask_silent(draft)
     for step_id, seq in draft.active.items():
         step = draft.saga.steps[step_id]
-        timeout = step.timeout if isinstance(step, WaitStep) else draft.wait_of(step_id) if seq is None else None
+        re_entered = recording.wait_of(draft, step_id) if seq is None else None
+        timeout = step.timeout if isinstance(step, WaitStep) else re_entered
         if timeout is not None and _is_over(draft, f"{WAIT}:{step_id}"):
             draft.arm(f"{WAIT}:{step_id}", timeout)
     if draft.saga.deadline is not None and _is_over(draft, DEADLINE):
@@ -231,7 +241,7 @@ def _wait_again(draft: Draft) -> bool:
     is_armed = False
     for step_id in draft.active:
         step = draft.saga.steps[step_id]
-        timeout = step.timeout if isinstance(step, WaitStep) else draft.wait_of(step_id)
+        timeout = step.timeout if isinstance(step, WaitStep) else recording.wait_of(draft, step_id)
         if timeout is not None and draft.lift(step_id, WAIT_EXPIRED):
             draft.arm(f"{WAIT}:{step_id}", timeout)
             is_armed = True

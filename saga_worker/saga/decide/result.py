@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
+from saga_worker.saga import recording
 from saga_worker.saga.commands import Answer
 from saga_worker.saga.decide import answered
 from saga_worker.saga.decide.answered import Said
 from saga_worker.saga.decide.next import Next
-from saga_worker.saga.draft import Draft, is_undone_at_once
+from saga_worker.saga.draft import Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.inputs import (
     ACTIVITY_DONE,
@@ -27,7 +28,7 @@ from saga_worker.saga.inputs import (
     Ignored,
 )
 from saga_worker.saga.instance import Awaited, CommandKind, CommandRecord
-from saga_worker.saga.own_work import ActivityFailed, ActivityStep
+from saga_worker.saga.own_work import ActivityFailed, ActivityStep, is_undone_at_once
 from saga_worker.saga.second_start import EARLIER_RUN
 from saga_worker.saga.upcast import upcasted
 
@@ -47,16 +48,16 @@ def _read(draft: Draft, record: CommandRecord, step: ActivityStep[Any, Any], res
     is_undo = record.kind is CommandKind.UNDO
     if result.outcome == ACTIVITY_DONE:
         value = None if is_undo else _value(step, result.body)
-        draft.record(record, result.body)
+        recording.record(draft, record, result.body)
         return Said(Answer.SUCCESS, value)
     details = from_json(result.body)
     if result.outcome == ACTIVITY_WAITS:
         waits = Awaited(tuple(details["types"]), details["timeout"])
-        draft.record(record, to_json(details["so_far"]) if details["so_far"] is not None else None, waits)
+        recording.record(draft, record, to_json(details["so_far"]) if details["so_far"] is not None else None, waits)
         return Said(Answer.SUCCESS, waits)
     why = ActivityFailed(details["error"], details["attempts"], details["is_terminal"], details.get("partial"))
     if result.outcome == ACTIVITY_PARTIAL:
-        draft.record(record, to_json(why.partial), is_part=True)
+        recording.record(draft, record, to_json(why.partial), is_part=True)
         return Said(Answer.PARTIAL, why, f"{step.id} failed: {why.error}")
     if result.outcome == ACTIVITY_FAILED and (why.is_terminal or _is_definite(draft, step, is_undo)):
         return Said(Answer.REJECTION, why, f"{step.id} failed: {why.error}")

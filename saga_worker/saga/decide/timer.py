@@ -9,7 +9,10 @@ from msgspec.structs import replace
 from saga_worker.saga.commands import Answer, Then
 from saga_worker.saga.decide import child
 from saga_worker.saga.decide.next import Leave, Next, OpenAgain, Proceed, Stay, Undo, UndoAgain
-from saga_worker.saga.draft import (
+from saga_worker.saga.draft import Draft
+from saga_worker.saga.inputs import Ignored, Postponed, TimerFired
+from saga_worker.saga.instance import Timer
+from saga_worker.saga.names import (
     DEADLINE_PASSED,
     EVERY,
     LOCAL,
@@ -19,10 +22,7 @@ from saga_worker.saga.draft import (
     UNDO_FAILED,
     UNSETTLED_EXPIRED,
     WAIT_EXPIRED,
-    Draft,
 )
-from saga_worker.saga.inputs import Ignored, Postponed, TimerFired
-from saga_worker.saga.instance import Timer
 from saga_worker.saga.retry import OnTimeout
 from saga_worker.saga.steps import CommandOf, WaitStep
 

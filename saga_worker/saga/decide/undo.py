@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from saga_worker.saga import flow
 from saga_worker.saga.decide.next import Fail, Next, Undo
-from saga_worker.saga.draft import AFRESH, ROLLBACKS_EXHAUSTED, UNDO_AGAIN, Draft
+from saga_worker.saga.draft import Draft
+from saga_worker.saga.finishing import AFRESH
 from saga_worker.saga.instance import CommandKind, CommandRecord, Mark
+from saga_worker.saga.names import ROLLBACKS_EXHAUSTED, UNDO_AGAIN
 from saga_worker.saga.retry import OnExhausted, OnUndoFailed
 from saga_worker.saga.steps import CommandOf, SavepointStep
 from saga_worker.saga.transitions import Status

@@ -12,10 +12,11 @@ from msgspec.structs import replace
 from pydantic_core import from_json
 
 from saga_worker.saga.decide.event import is_over
-from saga_worker.saga.draft import SEQUENCE_GAP, TIMER_FAILED, gap_subject
+from saga_worker.saga.draft import gap_subject
 from saga_worker.saga.fold.backlog import NO_UPGRADE
 from saga_worker.saga.fold.working_copy import WorkingCopy
 from saga_worker.saga.instance import NEVER, Timer
+from saga_worker.saga.names import SEQUENCE_GAP, TIMER_FAILED
 from saga_worker.saga.rows import InboxRow
 
 DEAD_LETTER: Final = "dead_letter"
