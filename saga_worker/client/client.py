@@ -80,8 +80,7 @@ class Client:
         `StartRefused` when nothing was stored: the event does not fit, no worker takes it, or another event was sent
         with this key.
         """
-        saga = what.saga if isinstance(what, Start) else what
-        return await self.send_raw(saga, event.wire_type, body_of(saga, event), idempotency_key=idempotency_key)
+        return await self._send(what, event, idempotency_key)
 
     async def send_raw(
         self, saga: Saga[S, R], type_: str, body: bytes, *, idempotency_key: str | None = None
@@ -106,13 +105,18 @@ class Client:
     ) -> Run[S, R]: ...
 
     async def start(
-        self, what: Any, event: Event, *, idempotency_key: str | None = None, timeout: float = 10.0
+        self,
+        what: Start[S, Any, R] | Saga[S, R],
+        event: Event,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float = 10.0,
     ) -> Run[S, R]:
         """As `send`, and wait until a worker has accepted the start: from then on there is a saga.
 
         Raises as `send` and `Run.accepted`.
         """
-        run: Run[S, R] = await self.send(what, event, idempotency_key=idempotency_key)
+        run = await self._send(what, event, idempotency_key)
         await run.accepted(timeout)
         return run
 
@@ -127,10 +131,10 @@ class Client:
     ) -> Snapshot[S, R]: ...
 
     async def start_and_wait(
-        self, what: Any, event: Event, *, idempotency_key: str | None = None, timeout: float
+        self, what: Start[S, Any, R] | Saga[S, R], event: Event, *, idempotency_key: str | None = None, timeout: float
     ) -> Snapshot[S, R]:
         """As `send`, and wait until the saga has ended: completed or not. Raises as `send` and `Run.ended`."""
-        run: Run[S, R] = await self.send(what, event, idempotency_key=idempotency_key)
+        run = await self._send(what, event, idempotency_key)
         return await run.ended(timeout)
 
     async def get(self, saga: Saga[S, R], key: str | int | UUID) -> Snapshot[S, R] | None:
@@ -183,6 +187,10 @@ class Client:
         async with self._database.autocommit() as connection:
             found = await queries.find(connection, None, ref, name=f"{saga.name}/{key}")
             return await queries.events(connection, found, limit=limit)
+
+    async def _send(self, what: Start[S, Any, R] | Saga[S, R], event: Event, idempotency_key: str | None) -> Run[S, R]:
+        saga = what.saga if isinstance(what, Start) else what
+        return await self.send_raw(saga, event.wire_type, body_of(saga, event), idempotency_key=idempotency_key)
 
     async def _store(self, row: NewRow, route: Route) -> bool:
         """Whether it was there already."""

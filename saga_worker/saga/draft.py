@@ -271,7 +271,7 @@ class Draft:
         if record.undoes is not None:
             family.take_back(self, record, step)
             return
-        if step.timeout is not None:
+        if step.timeout is not None and step.is_awaited:
             self.arm(f"{TIMEOUT}:{record.seq}", step.timeout)
         if record.attempts == 1:
             family.start(self, record, step)

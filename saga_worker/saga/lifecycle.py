@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 STARTED: Final = "started"
 NEEDS_ATTENTION: Final = "needs_attention"
-ENDS: Final = {Status.COMPLETED: "completed", Status.COMPENSATED: "compensated", Status.FAILED: "failed"}
+ENDS: Final[dict[Status | None, str]] = {
+    Status.COMPLETED: "completed",
+    Status.COMPENSATED: "compensated",
+    Status.FAILED: "failed",
+}
 NO_STEP: Final = ""  # of the event: the saga as a whole says it
 # Entries of the attention list that come and go with rows and timers, also without a decision: `fold` has them told.
 OF_ROWS: Final = ("dead_letter", "sequence_gap", "timer_failed")

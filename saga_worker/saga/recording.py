@@ -78,7 +78,8 @@ def last_entry(draft: Draft, step_id: str) -> int | None:
 def follow_entry(draft: Draft, record: CommandRecord, fate: Fate) -> None:
     """Of all entries of a step, the last that was done, or may have been, stands for what has to be taken back."""
     recorded, is_at_once = draft.recorded[record.seq], is_undone_at_once(draft.step(record))
-    if recorded.after and (fate is Fate.DONE or (fate is Fate.UNKNOWN and is_at_once)):
+    is_last = fate is Fate.DONE or (fate is Fate.UNKNOWN and is_at_once)
+    if is_last and recorded.after in draft.commands:  # an entity may have forgotten it
         draft.commands[recorded.after] = replace(draft.commands[recorded.after], undone=True)
     if recorded.waits is not None and recorded.output is UNSET and not is_at_once:
         draft.commands[record.seq] = replace(draft.commands[record.seq], undone=True)  # it has nothing to take back

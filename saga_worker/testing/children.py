@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from saga_worker.saga.inputs import MoreChildren, StartChildren, UndoChildren
-from saga_worker.saga.routing import child_message_id
+from saga_worker.saga.routing import child_message_id, parse_child_message_id
 from saga_worker.testing.one_saga import OneSaga
 
 PARENT: Final = UUID(int=0x9A4E)  # of a saga that a test starts as a child
@@ -49,6 +49,24 @@ def children_asked_back(one: OneSaga) -> list[Child]:
             one, noted[effect.seq], range(effect.first + effect.count - 1, effect.first - 1, -1), effect.undo
         )
     ]
+
+
+def children_left(one: OneSaga) -> list[Child]:
+    """Those that were started and not asked to go back."""
+    gone = {
+        (effect.seq, item if effect.is_many else None)
+        for effect in one.effects
+        if isinstance(effect, UndoChildren)
+        for item in range(effect.first, effect.first + effect.count)
+    }
+    return [child for child in children_started(one) if _place(child) not in gone]
+
+
+def _place(child: Child) -> tuple[int, int | None]:
+    """The number of its step, and its own."""
+    parsed = parse_child_message_id(child.message_id)
+    assert parsed is not None
+    return parsed[1], parsed[2]
 
 
 def _numbered(one: OneSaga, begun: StartChildren, items: range, seq: int) -> list[Child]:

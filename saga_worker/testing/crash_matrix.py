@@ -35,7 +35,7 @@ from saga_worker.saga.names import UNSETTLED_EXPIRED
 from saga_worker.saga.own_work import ActivityStep
 from saga_worker.saga.routing import canonical_key
 from saga_worker.saga.steps import CommandOf, WaitStep
-from saga_worker.testing.children import Child, children_asked_back, children_started
+from saga_worker.testing.children import Child, children_asked_back, children_left
 from saga_worker.testing.history import History, Telling
 from saga_worker.testing.promises import forks
 from saga_worker.testing.samples import sample
@@ -206,13 +206,10 @@ class CrashMatrix(Generic[S]):
                 assert isinstance(step, ActivityStep)
                 name = f"the undo of {effect.step}" if effect.undoes is not None else effect.step
                 yield seq, name, self._results_of(effect, step)
-        asked_back = children_asked_back(played)
-        for child in asked_back:
+        for child in children_asked_back(played):
             yield child.message_id, _name_of(child), _comes_back(child)
-        gone = {(child.step, child.item) for child in asked_back}
-        for child in children_started(played):
-            if (child.step, child.item) not in gone:
-                yield child.message_id, _name_of(child), _ends_of(child)
+        for child in children_left(played):
+            yield child.message_id, _name_of(child), _ends_of(child)
 
     def _answers_to(self, sent: SendCommand) -> list[_Answer]:
         step = self.saga.steps[sent.step]

@@ -378,6 +378,106 @@ async def test_a_definition_that_was_changed_under_its_open_sagas_does_not_start
     assert "definition_changed" in caplog.messages
 
 
+NAPS = """
+import os
+from pathlib import Path
+from typing import Any
+from pydantic import BaseModel
+from saga_worker import Event, OnTimeout, Saga, days, seconds
+from sqlalchemy.ext.asyncio import AsyncSession
+
+class Tired(Event):
+    who: str
+
+class Rung(Event):
+    who: str
+
+class State(BaseModel):
+    who: str
+
+nap = Saga("nap", state=State, version={version}, deadline=days(1))
+
+@nap.starts_on(Tired, key=lambda event: event.who)
+def tired(event: Tired) -> State:
+    return State(who=event.who)
+
+rest = nap.wait("rest", timeout={timeout}, on_timeout=OnTimeout.CONTINUE)
+
+@rest.on(Rung, key=lambda event: event.who)
+def rung(state: State, event: Rung) -> None: ...
+
+nap.flow(rest)
+"""
+DEADLY = """
+@nap.upgrade_from(1)
+def from_1(old: dict[str, Any]) -> State:
+    if old["who"] == "deadly" and not Path({mended!r}).exists():
+        os._exit(9)
+    return State(**old)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["a timer", "an event"])
+async def test_an_upgrade_that_kills_its_workers_ends_few_of_them_and_waits_for_an_operator(
+    workers: Workers,
+    processes: Processes,
+    wire: Wire,
+    records: Records,
+    tmp_path: Path,
+    eventually: Eventually,
+    by: str,
+) -> None:
+    mended, timeout = tmp_path / "mended", "seconds(1)" if by == "a timer" else "days(1)"
+    (tmp_path / "one.py").write_text(NAPS.format(version=1, timeout="seconds(1)" if by == "a timer" else "days(1)"))
+    (tmp_path / "two.py").write_text(NAPS.format(version=2, timeout=timeout) + DEADLY.format(mended=str(mended)))
+    first = workers.build(tmp_path / "one.py", frozenset({"consume", "relay"}))
+    second = await workers.start(tmp_path / "one.py")
+    for who in ("kind", "deadly"):
+        await wire.publish("tired", {"who": who}, id=f"t-{who}")
+        await eventually(lambda who=who: has_fate(records, f"t-{who}", "done"))
+    await workers.stop(second)
+    await first.start()
+    if by == "an event":
+        for who in ("kind", "deadly"):
+            await wire.publish("rung", {"who": who}, id=f"r-{who}")
+        await eventually(lambda: has_fate(records, "r-deadly", "ready"))
+    await workers.stop(first)
+
+    async def has_attention() -> bool:
+        saga = await records.saga("deadly", "nap")
+        return saga is not None and saga["attention"] is not None
+
+    deaths = 0
+    run = processes.start(definitions=tmp_path / "two.py", MAX_CRASHES="1", LEASE_SECONDS="2")
+
+    async def is_given_up() -> bool:
+        nonlocal run, deaths
+        if run.process.poll() is not None:
+            assert run.process.returncode == 9, run.log
+            deaths += 1
+            run = processes.start(definitions=tmp_path / "two.py", MAX_CRASHES="1", LEASE_SECONDS="2")
+        return await has_attention()
+
+    await eventually(is_given_up, deadline=90)
+    assert 1 <= deaths <= 8
+    await eventually(run.is_ready)
+    saga = await records.saga("deadly", "nap")
+    assert saga is not None and saga["definition_version"] == 1
+    assert saga["attention"].startswith("timer_failed: wait:rest: " if by == "a timer" else "dead_letter")
+    await eventually(lambda: is_completed(records, "kind"))
+
+    mended.touch()
+    remedy = ("saga", "retry", "nap/deadly") if by == "a timer" else ("inbox", "replay", "--all", "--yes")
+    assert processes.command(*remedy).returncode == 0
+    await eventually(lambda: is_completed(records, "deadly"))
+    assert run.stop() == 0
+
+
+async def is_completed(records: Records, key: str) -> bool:
+    return await records.status(key, "nap") == "completed"
+
+
 async def publish_all(wire: Wire, type_: str, keys: Any = range(SAGAS)) -> None:
     await asyncio.gather(*(wire.publish(type_, {"order": str(key)}, id=f"{type_}-{key}") for key in keys))
 

@@ -93,6 +93,7 @@ class Child:
     undo: UndoMode = "hybrid"
     handles_failure: bool = False
     has_timeout: bool = False
+    is_awaited: bool = True
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ _LEAVES: Final = st.one_of(
     _ASKS, _ASKS, _ASKS, _RUNS, _HERES, _WAITS, st.builds(Sleep, st.booleans()), st.builds(Tell)
 )  # fmt: skip
 _CHILDREN: Final = st.one_of(
-    st.builds(Child, _UNDOS, st.booleans(), st.booleans()),
+    st.builds(Child, _UNDOS, st.booleans(), st.booleans(), st.sampled_from([True, True, True, False])),
     st.builds(Each, st.integers(0, 4), st.integers(1, 3), st.sampled_from([0, 1, None]),
               st.sampled_from(["hybrid", "none"])),
 )  # fmt: skip
@@ -426,7 +427,9 @@ class _Builder:
     def child_step(self, child: Child, id_: str, mark: str | None) -> Step[State]:
         timeout = hours(2) if child.has_timeout else None
 
-        @self.saga.subsaga(self.child, timeout=timeout, undo=self.mode(child.undo), name=id_)
+        @self.saga.subsaga(
+            self.child, timeout=timeout, undo=self.mode(child.undo), wait=child.is_awaited, name=id_
+        )  # fmt: skip
         def step(state: State) -> State:
             mend(id_)
             return State(key=id_, seen=state.seen)

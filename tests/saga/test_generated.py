@@ -65,6 +65,10 @@ def test_nor_does_one_with_sagas_within_sagas(part: int) -> None:
 
 KEPT: dict[str, tuple[Shape, list[Act]]] = {
     "a start whose loop uses up its rounds at once": (Shape((Loop(0, (Tell(),), 1),)), []),
+    "a time-out of a sub-saga that nobody waits for": (
+        Shape((Child(has_timeout=True, is_awaited=False), Ask())),
+        [],
+    ),
     "a for_each without items in a branch that loses its join": (
         Shape((Fork(((Ask(), Each(0, 1)), (Ask(), Ask())), 1),)),
         [Answer(), Event("begun")],

@@ -14,6 +14,7 @@ from saga_worker import (
     ActivityFailed,
     Compensate,
     DefinitionError,
+    Entity,
     Event,
     Outputs,
     Retry,
@@ -30,6 +31,7 @@ from saga_worker import (
     seconds,
 )
 from saga_worker.saga.inputs import RunActivity
+from saga_worker.saga.records import dump_progress
 from saga_worker.testing import SagaTest
 
 
@@ -268,6 +270,18 @@ def test_a_strict_entry_that_is_lost_is_watched_and_what_was_done_before_is_take
     told.expect_nothing()
 
 
+def test_a_late_success_of_a_later_entry_is_taken_back_too() -> None:
+    """features: L1"""
+    told, pay, _ = bank(Patient())
+    told.result(PART).given(OK).expect_activity(pay, event=OK).advance(days(2)).expect_status("compensating")
+    told.expect_activity(pay, undo=True, output=Charged(payment="asked"))
+    undo_of_part = told._activities()[-1]
+    told._end_activity(told._activities()[1], "activity_done", b'{"payment":"visa"}', "late")
+    told.expect_activity(pay, undo=True, output=BY).result().expect_status("compensated")
+    told._end_activity(undo_of_part, "activity_done", b"{}", "undone").expect_nothing()
+    assert told.unsettled == 0 and recorded(told) == []
+
+
 @pytest.mark.parametrize("is_pivot", [False, True])
 def test_past_the_pivot_a_wait_in_vain_asks_for_attention_and_goes_on(is_pivot: bool) -> None:
     saga = Saga("shop", state=Order, deadline=days(1))
@@ -379,6 +393,16 @@ def test_a_saga_that_has_failed_and_may_be_retried_keeps_what_later_steps_ask_fo
     assert recorded(told) == []
 
 
+def test_a_saga_without_reusable_activities_pays_nothing_for_them() -> None:
+    saga = Saga("plain", state=Order, deadline=days(1))
+    saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
+    saga.flow(saga.sleep("a while", days(1)))
+    told = SagaTest(saga).given(Ordered(order="o"))
+    assert told.one.instance is not None
+    stored = dump_progress(told.one.instance.progress)
+    assert b"recorded" not in stored and b"begun" not in stored
+
+
 def test_outputs_that_nobody_asks_for_are_forgotten_with_their_step() -> None:
     saga = Saga("shop", state=Order, deadline=days(1))
     saga.starts_on(Ordered, key=lambda e: e.order)(lambda event: Order(order=event.order, cents=event.cents))
@@ -454,3 +478,28 @@ def test_after_a_rollback_the_outputs_before_the_savepoint_are_known_and_the_oth
     told = SagaTest(saga).given(Ordered(order="o")).result(BY).result(Shipped(tracking="t")).result(BY)
     told.fail("no carrier").result().expect_status("running")
     assert seen == [["first"], ["again", "first", "second"], ["again", "first"]]
+
+
+class Opened(Event):
+    order: str
+
+
+def test_an_entity_forgets_what_was_recorded_when_it_comes_to_rest() -> None:
+    entity = Entity("till", state=Till)
+    entity.on(Opened, key=lambda e: e.order)(lambda till, event: None)
+    pay = entity.step(Authorize(), input=lambda till: IN, name="pay").resumes_on(Paid, key=lambda e: e.order)
+    ship = entity.step(Carrier(), after=pay, input=lambda charged: Parcel(order="o", paid_by=charged.payment))
+    entity.flow(pay, ship)
+    told = SagaTest(entity)
+    for payment in ("a", "b"):
+        told.given(Opened(order="o")).expect_activity(pay).result(PART).given(OK).expect_activity(pay, event=OK)
+        told.result(Charged(payment=payment)).expect_activity(ship, input=Parcel(order="o", paid_by=payment))
+        told.result(Shipped(tracking="t")).expect_status("waiting").expect_nothing()
+        assert recorded(told) == []
+    told.given(Opened(order="o")).expect_activity(pay).result(PART).given(OK).expect_activity(pay).fail("no")
+    told.expect_activity(pay, undo=True, output=Charged(payment="asked")).result().expect_status("waiting")
+    assert recorded(told) == [] and told.unsettled == 0
+
+
+class Till(BaseModel):
+    opened: int = 0

@@ -634,6 +634,22 @@ def test_attention_and_failed_timers_go_by_the_new_names() -> None:
     )  # fmt: skip
 
 
+def test_before_an_upgrade_nothing_runs_beside_the_word_of_an_operator_that_may_have_killed() -> None:
+    v1 = first()
+    v2 = second(v1)
+    test = at_review(v1).deploy(v2)
+    test.one.now += days(3)  # the wait is over
+    for message_id, role in (("k", Role.OPERATOR), ("a", Role.EVENT)):
+        row = test.one.store(
+            role, "recheck" if role is Role.OPERATOR else "approved", b'{"order":"1"}', message_id=message_id
+        )
+        assert row is not None
+        test.one.rows[row.id] = replace(row, suspect=role is Role.OPERATOR)
+    change = test.one.step(from_timers=True)
+
+    assert change is not None and change.suspect == 3 and change.journal == []
+
+
 def test_an_upgrade_that_kills_its_worker_before_a_timer_is_given_up() -> None:
     v1 = first()
     v2 = second(v1)

@@ -81,6 +81,7 @@ async def test_a_change_that_would_break_open_sagas_is_handed_back_as_long_as_it
     opened: Database, database_url: str, stands: dict[str, Any]
 ) -> None:
     """features: 80, 158"""
+    found: Changed | None = None
     await register(opened, CHECKOUT)
     await a_saga(database_url, **stands)
     for _ in range(2):

@@ -17,8 +17,8 @@ from saga_worker.saga.decide.next import Next, OpenAgain, Proceed, Stay
 from saga_worker.saga.draft import Draft
 from saga_worker.saga.errors import PoisonMessage
 from saga_worker.saga.finishing import AFRESH
-from saga_worker.saga.inputs import Ignored, OperatorCommand
-from saga_worker.saga.instance import NEVER, CommandKind, CommandRecord, Fate
+from saga_worker.saga.inputs import Ignored, Input, OperatorCommand
+from saga_worker.saga.instance import NEVER, CommandKind, CommandRecord, Fate, Instance
 from saga_worker.saga.names import (
     CANNOT_COMPENSATE,
     DEADLINE,
@@ -102,6 +102,15 @@ def _destination(command: OperatorCommand) -> str:
     if not isinstance(destination, str):
         raise PoisonMessage("bad_operator_command", f"{command.type} needs the name of a destination in its arguments.")
     return destination
+
+
+def is_listed_already(instance: Instance, given_input: Input) -> bool:
+    """Whether this tells of one death more over a timer that fires no more because of others."""
+    if not isinstance(given_input, OperatorCommand) or given_input.type != "worker_killed":
+        return False
+    name, _, epoch = str(_arguments(given_input).get("timer")).rpartition(":")
+    timer = instance.progress.timers.get(name)
+    return timer is not None and str(timer.epoch) == epoch and timer.due_at == NEVER
 
 
 def _worker_killed(draft: Draft, command: OperatorCommand) -> Next:

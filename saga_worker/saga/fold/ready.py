@@ -47,6 +47,8 @@ def _release(copy: WorkingCopy) -> None:
 def _may_run(copy: WorkingCopy, row: InboxRow) -> bool:
     """Whether it is the turn of `row`. One that waits makes those behind it wait, unless it is an operator's."""
     is_operators = row.role is Role.OPERATOR
+    if copy.upgrade is not None and copy.change.suspect is not None:
+        return False  # the upgrade may be what killed, and whatever runs now would run it
     if not is_operators and copy.is_blocked() and not copy.is_second_start(row):
         hold(copy, row)
         return False
@@ -56,5 +58,5 @@ def _may_run(copy: WorkingCopy, row: InboxRow) -> bool:
     if is_suspect and copy.change.suspect is None:
         copy.change.suspect = row.id
     may_run = not is_suspect and (row.next_at is None or row.next_at <= copy.given.now)
-    copy.rows_wait = copy.rows_wait or not (may_run or is_operators)
+    copy.rows_wait = copy.rows_wait or not (may_run or is_operators) or (is_suspect and copy.upgrade is not None)
     return may_run

@@ -15,9 +15,10 @@ from uuid import UUID
 
 from saga_worker.saga.changes import JournalRow, SagaChange
 from saga_worker.saga.decide import decide, describe_error
+from saga_worker.saga.decide.operator import is_listed_already
 from saga_worker.saga.definition import Saga
 from saga_worker.saga.fold.backlog import is_blocked, is_held_here, sequence
-from saga_worker.saga.inputs import MESSAGES, Decision, Given, Input, Raised
+from saga_worker.saga.inputs import MESSAGES, Decision, Given, Ignored, Input, Raised
 from saga_worker.saga.instance import Instance
 from saga_worker.saga.lines import Lines
 from saga_worker.saga.moving import Course, move
@@ -110,8 +111,11 @@ class WorkingCopy:
     def decide(self, given_input: Input) -> Decision:
         if self._write_error is not None:
             return Decision(self.instance, (), Raised(self._write_error))
-        if self.upgrade is not None and (error := self.move_on()) is not None:
-            return Decision(self.instance, (), Raised(error))
+        if self.upgrade is not None:
+            if self.instance is not None and is_listed_already(self.instance, given_input):
+                return Decision(self.instance, (), Ignored("listed_already"))  # without the upgrade that killed
+            if (error := self.move_on()) is not None:
+                return Decision(self.instance, (), Raised(error))
         return decide(self.saga, self.instance, given_input, self.given, self._newest)
 
     def is_next_run(self, decision: Decision) -> bool:
