@@ -33,8 +33,10 @@ class Workers:
         self.running.append(worker)
         return worker
 
-    async def start(self, definitions: Path = DEFINITIONS, **changes: Any) -> Worker:
-        worker = self.build(definitions, **changes)
+    async def start(
+        self, definitions: Path = DEFINITIONS, roles: frozenset[str] = ROLES, **changes: Any
+    ) -> Worker:  # fmt: skip
+        worker = self.build(definitions, roles, **changes)
         await worker.start()
         return worker
 
