@@ -129,9 +129,13 @@ class InboxPool:
         if not refs and overdue >= 0:
             # Before looking: whoever says meanwhile that there is something brings the next look forward.
             self._look_at = self._now() + self._settings.poll_seconds * random.uniform(0.8, 1.2)
-            refs = await self._claim()
-            if refs:
-                self._look_at = min(self._look_at, self._now())
+            looks_again = True  # also after a failure, so that failures in a row are counted as such
+            try:
+                refs = await self._claim()
+                looks_again = bool(refs)
+            finally:
+                if looks_again:
+                    self._look_at = min(self._look_at, self._now())
         return refs or self._take()
 
     def _take(self) -> list[UUID]:

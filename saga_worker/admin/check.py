@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from saga_worker.settings import Settings
 
 STATEMENT_SECONDS = 600
-CHECK_CONSTRAINTS = 18  # of the tables of this release
+CHECK_CONSTRAINTS = 19  # of the tables of this release
 
 
 @dataclass(frozen=True, slots=True)
