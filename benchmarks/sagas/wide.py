@@ -1,4 +1,4 @@
-"""A saga with a child for each of BENCH_WIDTH items, 50 at a time; a child sends one command and gets its reply."""
+"""A saga with a child for each of BENCH_WIDTH items, BENCH_FLIGHT at a time; a child sends one command."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from saga_worker import Command, Event, Message, Saga, Undo
 
 WIDTH = int(os.environ.get("BENCH_WIDTH", "100"))
+FLIGHT = int(os.environ.get("BENCH_FLIGHT", "2"))
 
 
 class BenchStarted(Event):
@@ -71,7 +72,7 @@ def items(state: Wide) -> Iterator[Item]:
     return (Item(key=f"{state.key}/{n}", pad=state.pad) for n in range(WIDTH))
 
 
-each = wide.for_each(items, item, max_in_flight=50)
+each = wide.for_each(items, item, max_in_flight=FLIGHT)
 
 
 @each.result
