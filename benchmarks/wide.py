@@ -3,9 +3,9 @@
     ./dev bench wide --json
 
 One pair of W1 runs 100 sagas with 100 items each, two at a time, and then one saga with 10,000, 200 at a time: the same
-number of children, each with one command. One pair of W2 runs 100 sagas of 10 commands, twenty times one after another,
-and then 100 of 200: the same number of replies. So there are as many at a time in the small case as in the large one, and
-batches are of the same size. The figures are ratios of the CPU time of worker, PostgreSQL and RabbitMQ for each item or
+number of children, each with one command. One pair of W2 runs 100 sagas of 10 commands, twenty times one after the
+other, and then 100 of 200: the same number of replies. As many are in flight in the small case as in the large one, so
+that batches are of one size. The figures are ratios of the CPU time of worker, PostgreSQL and RabbitMQ for each item or
 step; 1 means that size is free.
 """
 
@@ -45,7 +45,10 @@ class Sized(Product):
         return super().worker_environment() | self._sizes
 
     async def complete(self, sagas: int) -> float:
-        return sum([await super(Sized, self).complete(sagas // self.rounds) for _ in range(self.rounds)])
+        seconds = 0.0
+        for _ in range(self.rounds):
+            seconds += await super().complete(sagas // self.rounds)
+        return seconds
 
 
 def wide(width: int) -> Workload:
