@@ -347,7 +347,10 @@ def _stored(step: ActivityStep[Any, Any], value: object, *, is_undo: bool) -> by
         return b"{}"
     if not isinstance(value, step.result_model):
         raise TypeError(f"the activity {step.id} returned {type(value).__name__}; return {step.result_model.__name__}")
-    return value.__pydantic_serializer__.to_json(value, by_alias=False, round_trip=True, warnings=False)
+    body: bytes = value.__pydantic_serializer__.to_json(value, by_alias=False, round_trip=True, warnings=False)
+    # Read back at once: what cannot be stored (a NaN, say) is an error of the attempt, not of a result nobody can read.
+    step.result_model.__pydantic_validator__.validate_json(body, by_name=True, by_alias=False)
+    return body
 
 
 def _waiting(step: ActivityStep[Any, Any], waits: WaitFor) -> bytes:

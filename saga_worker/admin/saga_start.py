@@ -53,6 +53,8 @@ def start(
 
 def _type(saga: Saga[Any], type_: str | None) -> str:
     """The type that was given, or the only one that there is."""
+    if not saga.starts:
+        raise click.UsageError(f"No event starts {saga.name}: only sagas that have it as a step do.")
     if type_ is None and len({id(start) for start in saga.starts.values()}) > 1:
         raise click.UsageError(f"Several events start {saga.name}; say --type, one of: {', '.join(saga.starts)}.")
     if type_ is not None and type_ not in saga.starts:

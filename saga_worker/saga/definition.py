@@ -149,6 +149,8 @@ class Saga(Generic[S, R]):
         self.reads_outputs = False  # some input map takes all outputs
         self.queries: Final[dict[str, Query[S, Any]]] = {}
         self._is_checked = False
+        if not isinstance(second_start, SecondStart):
+            raise DefinitionError(f"{self.source}: saga {name}: second_start is {second_start!r}; give a SecondStart.")
         self.second_start: Final = second_start
         self.internal: Final = internal
         self.result: Final[Result[R] | None] = None if result is None else Result(result, saga=self.name)

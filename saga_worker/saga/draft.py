@@ -6,7 +6,6 @@ Takes a definition, the instance (or the state of a new one) and what is given; 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
@@ -42,7 +41,7 @@ from saga_worker.saga.instance import (
     Taken,
     Timer,
 )
-from saga_worker.saga.messages import Event, Message, encode
+from saga_worker.saga.messages import Event, Message, encode, refuse_nul
 from saga_worker.saga.names import (
     EVERY,
     JOINED,
@@ -73,7 +72,6 @@ from saga_worker.saga.transitions import Status
 from saga_worker.saga.upcast import UPCASTERS, upcasted
 
 _ANSWERED: Final = (CommandOf, ActivityStep, LocalStep, SubsagaStep, EachStep)
-_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an escaped NUL, not an escaped backslash before "u0000"
 
 
 class Draft:
@@ -166,8 +164,7 @@ class Draft:
     def _keep_state(self) -> None:
         write = self.state.__pydantic_serializer__.to_json
         self.state_bytes = write(self.state, by_alias=False, round_trip=True, warnings=False)
-        if b"\\u0000" in self.state_bytes and _NUL.search(self.state_bytes):
-            raise ValueError("the state holds a NUL character, which PostgreSQL cannot store as JSON")
+        refuse_nul(self.state_bytes, "the state")
         # Read back at once: a state that does not fit its model is the error of whoever made it, not of all who follow.
         self._state = None
         _ = self.state

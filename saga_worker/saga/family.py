@@ -24,6 +24,7 @@ from saga_worker.saga.inputs import (
     UndoChildren,
 )
 from saga_worker.saga.instance import CommandKind, CommandRecord, Items
+from saga_worker.saga.messages import refuse_nul
 from saga_worker.saga.transitions import Status
 
 if TYPE_CHECKING:
@@ -120,4 +121,7 @@ def _first_state(step: SubsagaStep[Any, Any] | EachStep[Any, Any], state: BaseMo
     if not isinstance(state, model):
         raise TypeError(f"step {step.id} made {type(state).__name__}; return {model.__name__}, the state of its child")
     body: bytes = state.__pydantic_serializer__.to_json(state, by_alias=False, round_trip=True, warnings=False)
+    refuse_nul(body, f"the first state that step {step.id} made for its child")
+    # Read back at once: what cannot be stored (a NaN, say) is the error of who made it, not of a child never begun.
+    model.__pydantic_validator__.validate_json(body, by_name=True, by_alias=False)
     return body

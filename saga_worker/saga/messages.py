@@ -19,6 +19,7 @@ from saga_worker.saga.errors import DefinitionError, PoisonMessage
 from saga_worker.saga.upcast import UPCASTERS, upcasted
 
 MAX_TYPE_BYTES: Final = 255  # AMQP's short string: the `type` property and the routing key
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an escaped NUL, not an escaped backslash before "u0000"
 MAX_LISTED_ERRORS: Final = 10
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -161,6 +162,12 @@ def decode(body: bytes, model: type[M], wire_type: str) -> M:
         # Not a private attribute: those cost every instance, this one only those with a second type.
         vars(message)[_ARRIVED_AS] = wire_type
     return message
+
+
+def refuse_nul(body: bytes, what: str) -> None:
+    """Raises `ValueError` when JSON that is to be stored holds a NUL character."""
+    if b"\\u0000" in body and _NUL.search(body):
+        raise ValueError(f"{what} holds a NUL character, which PostgreSQL cannot store as JSON")
 
 
 def encode(message: Message) -> bytes:

@@ -326,6 +326,8 @@ def checked_event(event: type[E], *, source: str) -> type[E]:
 
 def checked_bound(bound: B, what: str, *, source: str) -> B:
     """`bound`, if it is a time that can pass, or None."""
+    if bound is not None and not isinstance(bound, timedelta):
+        raise DefinitionError(f"{source}: {what} is {bound!r}; give a timedelta, such as seconds(30).")
     if bound is not None and bound <= timedelta(0):
         raise DefinitionError(f"{source}: {what} is {bound}; give a duration above zero.")
     return bound

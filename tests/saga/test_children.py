@@ -367,3 +367,20 @@ def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any], sentenc
 def test_a_saga_that_nobody_starts_is_refused_still() -> None:
     with pytest.raises(DefinitionError, match="saga child has no start"):
         child_of().check()
+
+
+@pytest.mark.parametrize("what", ["a\0b", "\ud800"])
+def test_a_child_that_could_not_be_stored_is_an_error_of_its_parent(what: str) -> None:
+    """Else its start would be a dead letter of a saga that never began, and nobody would look at the parent."""
+    test = SagaTest(trip, tolerant=True).given(TripPlanned(trip="t", rooms=0))
+    assert test.one.instance is not None
+    step = flight
+
+    with pytest.raises(Exception, match=r"NUL|surrogate|utf"):
+        family_state(step, Booking.model_construct(what=what))
+
+
+def family_state(step: Any, state: Booking) -> bytes:
+    from saga_worker.saga import family
+
+    return family._first_state(step, state)

@@ -184,5 +184,7 @@ def _nothing_more(draft: Draft, record: CommandRecord) -> Next:
         draft.attend(UNDO_FAILED, record.step)
         return Proceed()
     draft.disarm(f"{WATCH}:{record.seq}")
+    if record.undone or draft.must_be_undone(record):
+        return Stay(LATE)  # what it may have done is taken back, or is about to be
     draft.attend(UNSETTLED_EXPIRED, record.step)
     return Stay()
